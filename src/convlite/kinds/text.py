@@ -1,0 +1,59 @@
+"""Kinds as text: JSON for files, and the Python spelling for the command line."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any
+
+from ..errors import InputError, nearest
+from .kind import Kind
+from .vocabulary import KINDS
+
+
+def from_dict(values: dict[str, Any]) -> Kind:
+    """The kind that `Kind.to_dict` wrote.
+
+    Raises:
+        InputError: no such kind, or values it does not take.
+    """
+    if not isinstance(values, dict) or "kind" not in values:
+        raise InputError(f"A kind is written as {{'kind': name, ...}}, given {values!r}.")
+    return _make(str(values["kind"]), [], {k: v for k, v in values.items() if k != "kind"})
+
+
+def parse(text: str) -> Kind:
+    """A kind from its Python spelling, in any case: "separable", "grouped(4)", "Separable(multiplier=2)".
+
+    Raises:
+        InputError: no such kind, or arguments it does not take.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            arguments = [ast.literal_eval(value) for value in node.args]
+            named = {str(pair.arg): ast.literal_eval(pair.value) for pair in node.keywords}
+            return _make(node.func.id, arguments, named)
+        if isinstance(node, ast.Name):
+            return _make(node.id, [], {})
+    except (SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+    raise InputError(f"A kind is spelled like separable or grouped(4), given {text!r}.")
+
+
+def _make(name: str, arguments: list[Any], named: dict[str, Any]) -> Kind:
+    kind = KINDS.get(name.lower())
+    if kind is None:
+        raise InputError(f"There is no kind of convolution {name!r}; {nearest(name.lower(), KINDS)}")
+    names = [field.name for field in dataclasses.fields(kind)]
+    missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING][len(arguments) :]
+    if len(arguments) > len(names) or set(named) - set(names) or set(missing) - set(named):
+        wanted = ", ".join(names) or "nothing"
+        raise InputError(f"{kind.__name__} takes {wanted}, given {[*arguments, *named]}.")
+    values = dict(zip(names, arguments)) | named
+    for field, value in values.items():
+        wants = str | None if field in ("order", "between") else int | None
+        if isinstance(value, bool) or not isinstance(value, wants):
+            raise InputError(f"{kind.__name__} can't have {field}={value!r}.")
+    return kind(**values)

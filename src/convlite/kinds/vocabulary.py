@@ -1,0 +1,298 @@
+"""The kinds of convolution: the study notes' five, and those that networks and lightening are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from .. import nn as cnn
+from ..errors import InputError
+from ..nn import Between, Order
+from .conv import Conv
+from .kind import Kind
+
+
+def _at_least_one(kind: Kind, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise InputError(f"{kind.name} needs {name} of at least 1, given {value}.")
+
+
+def _arguments(dense: Conv, device: Any, dtype: Any) -> tuple[Any, ...]:
+    """What `nn.Conv2d`, and each of our modules, takes; no groups: a kind says itself how it groups."""
+    return (
+        dense.c, dense.m, dense.k, dense.stride, dense.padding, dense.dilation, dense.bias,
+        dense.padding_mode, device, dtype,
+    )  # fmt: skip
+
+
+def _pointwise(dense: Conv, c: int, m: int, *, bias: bool = False, groups: int = 1) -> Conv:
+    return Conv(c=c, m=m, k=(1, 1), groups=groups, bias=bias, h=dense.h, w=dense.w)
+
+
+class _OneConv(Kind):
+    """A kind that is a single `nn.Conv2d`."""
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return self._chain(dense)[0].build(device, dtype)
+
+
+@dataclass(frozen=True)
+class Normal(_OneConv):
+    """Every output channel sees every input channel."""
+
+    @property
+    def formula(self) -> str:
+        return "K²·C·M"
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        return [dense]
+
+
+@dataclass(frozen=True)
+class Grouped(_OneConv):
+    """Channels in `groups` groups that do not see each other (AlexNet; ResNeXt, arXiv 1611.05431)."""
+
+    groups: int
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, groups=self.groups)
+
+    @property
+    def formula(self) -> str:
+        return "K²·C·M / g"
+
+    def _why_not(self, dense: Conv) -> str | None:
+        return _indivisible(self.groups, dense)
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        return [replace(dense, groups=self.groups)]
+
+
+@dataclass(frozen=True)
+class Depthwise(_OneConv):
+    """`multiplier` filters for each channel, which see that channel alone: it mixes none."""
+
+    multiplier: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, multiplier=self.multiplier)
+
+    @property
+    def formula(self) -> str:
+        return "K²·C" if self.multiplier == 1 else "K²·C·r"
+
+    def _why_not(self, dense: Conv) -> str | None:
+        if dense.m != dense.c * self.multiplier:
+            return (
+                f"a depthwise convolution of {dense.c} channels gives {dense.c * self.multiplier}, "
+                f"not {dense.m}"
+            )
+        return None
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        return [replace(dense, groups=dense.c)]
+
+
+@dataclass(frozen=True)
+class Pointwise(_OneConv):
+    """1×1: mixes channels and looks at no neighbour (arXiv 1312.4400)."""
+
+    @property
+    def formula(self) -> str:
+        return "C·M"
+
+    def _why_not(self, dense: Conv) -> str | None:
+        return _resizes(dense)
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        return [replace(dense, k=(1, 1), padding=(0, 0), dilation=(1, 1))]
+
+
+@dataclass(frozen=True)
+class Separable(Kind):
+    """Depthwise and pointwise, in either order; see `convlite.nn.SeparableConv2d`."""
+
+    order: Order = "depthwise_first"
+    between: Between = None
+    multiplier: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, multiplier=self.multiplier)
+        if self.order not in ("depthwise_first", "pointwise_first"):
+            raise InputError(f"order must be 'depthwise_first' or 'pointwise_first', given {self.order!r}.")
+
+    @property
+    def formula(self) -> str:
+        r = "" if self.multiplier == 1 else "·r"
+        return f"K²·C{r} + C·M{r}" if self.order == "depthwise_first" else f"C·M{r} + K²·M{r}"
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        r = self.multiplier
+        if self.order == "depthwise_first":
+            return [
+                replace(dense, m=r * dense.c, groups=dense.c, bias=False),
+                _pointwise(dense, r * dense.c, dense.m, bias=dense.bias),
+            ]
+        return [
+            _pointwise(dense, dense.c, r * dense.m),
+            replace(dense, c=r * dense.m, groups=dense.m),
+        ]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.SeparableConv2d(
+            *_arguments(dense, device, dtype),
+            order=self.order, multiplier=self.multiplier, between=self.between,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asymmetric(Kind):
+    """K×1 to `rank` channels (M where left out), then 1×K; see `convlite.nn.AsymmetricConv2d`."""
+
+    rank: int | None = None
+    between: Between = None
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, rank=self.rank)
+
+    @property
+    def formula(self) -> str:
+        return "K·C·M + K·M·M" if self.rank is None else "K·C·R + K·R·M"
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        mid = dense.m if self.rank is None else self.rank
+        (kh, kw), (sh, sw), (dh, dw) = dense.k, dense.stride, dense.dilation
+        tall, wide = (
+            ("same", "same")
+            if dense.padding == "same"
+            else ((dense.padding[0], 0), (0, dense.padding[1]))
+        )  # fmt: skip
+        return [
+            replace(dense, m=mid, k=(kh, 1), stride=(sh, 1), dilation=(dh, 1), padding=tall, bias=False),
+            replace(dense, c=mid, k=(1, kw), stride=(1, sw), dilation=(1, dw), padding=wide),
+        ]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.AsymmetricConv2d(*_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+
+
+@dataclass(frozen=True)
+class Stacked(Kind):
+    """3×3 convolutions in place of a larger odd kernel; see `convlite.nn.StackedConv2d`."""
+
+    between: Between = None
+
+    @property
+    def formula(self) -> str:
+        return "9·C·M + 9·M·M·(K - 3) / 2"
+
+    def _why_not(self, dense: Conv) -> str | None:
+        if max(dense.k) < 5 or dense.k[0] % 2 == 0 or dense.k[1] % 2 == 0:
+            return f"stacked 3×3 need an odd kernel of 5 or more, not {dense.k[0]}×{dense.k[1]}"
+        return None
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        reach = [(k - 1) // 2 for k in dense.k]
+        count, total = max(reach), dense.padding
+        assert total != "same"  # an odd kernel's padding is always numbers
+        return [
+            replace(
+                dense,
+                c=dense.c if i == 0 else dense.m,
+                k=(3 if i < reach[0] else 1, 3 if i < reach[1] else 1),
+                stride=dense.stride if i == count - 1 else (1, 1),
+                padding=(cnn.share(total[0], reach[0], i), cnn.share(total[1], reach[1], i)),
+                bias=dense.bias and i == count - 1,
+            )
+            for i in range(count)
+        ]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.StackedConv2d(*_arguments(dense, device, dtype), between=self.between)
+
+
+@dataclass(frozen=True)
+class Bottleneck(Kind):
+    """1×1, K×K, 1×1 with fewer channels inside (a quarter where left out); see `nn.BottleneckConv2d`."""
+
+    rank_in: int | None = None
+    rank_out: int | None = None
+    between: Between = None
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, rank_in=self.rank_in, rank_out=self.rank_out)
+
+    @property
+    def formula(self) -> str:
+        return "C·P + K²·P·Q + Q·M"
+
+    def ranks(self, dense: Conv) -> tuple[int, int]:
+        """The channels inside: into and out of the K×K convolution."""
+        return (
+            max(1, dense.c // 4) if self.rank_in is None else self.rank_in,
+            max(1, dense.m // 4) if self.rank_out is None else self.rank_out,
+        )
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        a, b = self.ranks(dense)
+        return [
+            _pointwise(dense, dense.c, a),
+            replace(dense, c=a, m=b, bias=False),
+            _pointwise(dense, b, dense.m, bias=dense.bias),
+        ]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.BottleneckConv2d(
+            *_arguments(dense, device, dtype),
+            rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shuffled(Kind):
+    """Grouped 1×1, channel shuffle, depthwise K×K; see `convlite.nn.ShuffledConv2d`."""
+
+    groups: int
+    between: Between = None
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, groups=self.groups)
+
+    @property
+    def formula(self) -> str:
+        return "C·M / g + K²·M"
+
+    def _why_not(self, dense: Conv) -> str | None:
+        return _indivisible(self.groups, dense)
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        if dense.k == (1, 1):
+            return [replace(dense, groups=self.groups)]
+        return [
+            _pointwise(dense, dense.c, dense.m, groups=self.groups),
+            replace(dense, c=dense.m, groups=dense.m),
+        ]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.ShuffledConv2d(*_arguments(dense, device, dtype), groups=self.groups, between=self.between)
+
+
+def _indivisible(groups: int, dense: Conv) -> str | None:
+    if dense.c % groups or dense.m % groups:
+        return f"{groups} groups don't divide {dense.c} channels in and {dense.m} out"
+    return None
+
+
+def _resizes(dense: Conv) -> str | None:
+    if dense.keeps_size:
+        return None
+    return f"a 1×1 has nothing to make up for padding {dense.padding} under a kernel of {dense.k}"
+
+
+KINDS: dict[str, type[Kind]] = {
+    kind.__name__.lower(): kind
+    for kind in (Normal, Grouped, Depthwise, Pointwise, Separable, Asymmetric, Stacked, Bottleneck, Shuffled)
+}
