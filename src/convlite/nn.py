@@ -27,6 +27,7 @@ __all__ = [
 
 Size = int | tuple[int, int]
 Padding = int | tuple[int, int] | str
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Order = Literal["depthwise_first", "pointwise_first"]
 Between = str | Callable[[], nn.Module] | nn.Module | None
 """What stands between two convolutions of a chain: nothing, the name of an activation of `torch.nn`
@@ -47,7 +48,8 @@ def make_between(between: str | Callable[[], nn.Module] | nn.Module) -> nn.Modul
             raise InputError(
                 f"torch.nn has no activation {between!r}; {nearest(between, nn.modules.activation.__all__)}"
             )
-        between = getattr(nn, found)
+        made: nn.Module = getattr(nn, found)()
+        return made
     return between()
 
 
@@ -104,7 +106,7 @@ class SeparableConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -151,7 +153,7 @@ class AsymmetricConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -184,7 +186,7 @@ class StackedConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -236,7 +238,7 @@ class BottleneckConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -287,7 +289,7 @@ class ShuffledConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         *,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from ..cost import Cost
 from ..errors import InputError
+from ..nn import PaddingMode
 
 Pair = tuple[int, int]
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+Padding = Pair | Literal["same"]
+PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +36,11 @@ class Conv:
     m: int
     k: Pair
     stride: Pair = (1, 1)
-    padding: Pair | Literal["same"] = (0, 0)
+    padding: Padding = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
     bias: bool = False
-    padding_mode: str = "zeros"
+    padding_mode: PaddingMode = "zeros"
     h: int = 0
     w: int = 0
 
@@ -129,7 +131,7 @@ def conv(
     dilation: int | Pair = 1,
     groups: int = 1,
     bias: bool = False,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     h: int = 0,
     w: int | None = None,
 ) -> Conv:
@@ -146,7 +148,7 @@ def conv(
     if padding in (None, "same"):
         extents = [spread[i] * (kernel[i] - 1) for i in (0, 1)]
         even = all(extent % 2 == 0 for extent in extents)
-        pads: Pair | Literal["same"] = (extents[0] // 2, extents[1] // 2) if even else "same"
+        pads: Padding = (extents[0] // 2, extents[1] // 2) if even else "same"
     elif isinstance(padding, str):
         if padding != "valid":
             raise InputError(f"Padding must be numbers, 'same' or 'valid', given {padding!r}.")

@@ -10,7 +10,7 @@ from torch import nn
 from .. import nn as cnn
 from ..errors import InputError
 from ..nn import Between, Order
-from .conv import Conv
+from .conv import Conv, Padding
 from .kind import Kind
 
 
@@ -165,11 +165,10 @@ class Asymmetric(Kind):
     def _chain(self, dense: Conv) -> list[Conv]:
         mid = dense.m if self.rank is None else self.rank
         (kh, kw), (sh, sw), (dh, dw) = dense.k, dense.stride, dense.dilation
-        tall, wide = (
-            ("same", "same")
-            if dense.padding == "same"
-            else ((dense.padding[0], 0), (0, dense.padding[1]))
-        )  # fmt: skip
+        tall: Padding = "same"
+        wide: Padding = "same"
+        if dense.padding != "same":
+            tall, wide = (dense.padding[0], 0), (0, dense.padding[1])
         return [
             replace(dense, m=mid, k=(kh, 1), stride=(sh, 1), dilation=(dh, 1), padding=tall, bias=False),
             replace(dense, c=mid, k=(1, kw), stride=(1, sw), dilation=(1, dw), padding=wide),
