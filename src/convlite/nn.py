@@ -20,6 +20,7 @@ __all__ = [
     "Between",
     "BottleneckConv2d",
     "ChannelShuffle",
+    "LowRankConv2d",
     "SeparableConv2d",
     "ShuffledConv2d",
     "StackedConv2d",
@@ -259,6 +260,41 @@ class BottleneckConv2d(_Chain):
         super().__init__(layers, between)
 
 
+class LowRankConv2d(_Chain):
+    """K×K to `rank` channels, then 1×1 out (Zhang et al., arXiv 1505.06798).
+
+    Arguments:
+        rank: channels between the two; a quarter of `out_channels` where left out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        rank: int | None = None,
+        between: Between = None,
+    ) -> None:
+        like: Any = {"device": device, "dtype": dtype}
+        mid = max(1, out_channels // 4) if rank is None else rank
+        layers: dict[str, nn.Module] = {
+            "spatial": nn.Conv2d(
+                in_channels, mid, kernel_size, stride, padding, dilation, bias=False,
+                padding_mode=padding_mode, **like,
+            ),
+            "expand": nn.Conv2d(mid, out_channels, 1, bias=bias, **like),
+        }  # fmt: skip
+        super().__init__(layers, between)
+
+
 class ChannelShuffle(nn.Module):
     """Interleaves `groups` groups of channels, so that the next grouped layer sees all (arXiv 1707.01083)."""
 
@@ -297,15 +333,19 @@ class ShuffledConv2d(_Chain):
         between: Between = None,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
-        alone = _pair(kernel_size) == (1, 1)
-        first = nn.Conv2d(
-            in_channels, out_channels, 1, stride if alone else 1, padding if alone else 0, 1, groups,
-            bias and alone, **like,
-        )  # fmt: skip
-        layers: dict[str, nn.Module] = {"pointwise": first, "shuffle": ChannelShuffle(groups)}
-        if not alone:
-            layers["depthwise"] = nn.Conv2d(
+        spatial: Any = {"padding_mode": padding_mode, **like}
+        shuffle = ChannelShuffle(groups)
+        layers: dict[str, nn.Module]
+        if _pair(kernel_size) == (1, 1):  # no neighbours to look at: the grouped 1×1 is all there is
+            pointwise = nn.Conv2d(
+                in_channels, out_channels, 1, stride, padding, dilation, groups, bias, **spatial
+            )
+            layers = {"pointwise": pointwise, "shuffle": shuffle}
+        else:
+            depthwise = nn.Conv2d(
                 out_channels, out_channels, kernel_size, stride, padding, dilation, out_channels, bias,
-                padding_mode=padding_mode, **like,
+                **spatial,
             )  # fmt: skip
+            pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False, **like)
+            layers = {"pointwise": pointwise, "shuffle": shuffle, "depthwise": depthwise}
         super().__init__(layers, between)

@@ -52,6 +52,10 @@ class Conv:
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"A convolution needs {name} of at least 1, given {value}.")
+        extents = self.extent(0), self.extent(1)
+        if self.padding == "same" and not any(extent % 2 for extent in extents):
+            # One value for one convolution: where both sides are alike, "same" is written as numbers.
+            object.__setattr__(self, "padding", (extents[0] // 2, extents[1] // 2))
         if self.h < 0 or self.w < 0 or (self.padding != "same" and min(self.padding) < 0):
             raise InputError(f"Sizes and padding can't be negative: given {self}.")
         if self.c % self.groups or self.m % self.groups:
@@ -144,20 +148,18 @@ def conv(
     Raises:
         InputError: sizes that no convolution can have.
     """
-    kernel, spread = _pair(k), _pair(dilation)
-    if padding in (None, "same"):
-        extents = [spread[i] * (kernel[i] - 1) for i in (0, 1)]
-        even = all(extent % 2 == 0 for extent in extents)
-        pads: Padding = (extents[0] // 2, extents[1] // 2) if even else "same"
+    pads: Padding
+    if padding is None or padding == "same":
+        pads = "same"
     elif isinstance(padding, str):
         if padding != "valid":
             raise InputError(f"Padding must be numbers, 'same' or 'valid', given {padding!r}.")
         pads = (0, 0)
     else:
-        pads = _pair(padding or 0)
+        pads = _pair(padding)
     return Conv(
-        c=c, m=m, k=kernel, stride=_pair(stride), padding=pads, dilation=spread, groups=groups, bias=bias,
-        padding_mode=padding_mode, h=h, w=h if w is None else w,
+        c=c, m=m, k=_pair(k), stride=_pair(stride), padding=pads, dilation=_pair(dilation), groups=groups,
+        bias=bias, padding_mode=padding_mode, h=h, w=h if w is None else w,
     )  # fmt: skip
 
 

@@ -251,6 +251,28 @@ class Bottleneck(Kind):
 
 
 @dataclass(frozen=True)
+class LowRank(Kind):
+    """K×K to `rank` channels (a quarter of M where left out), then 1×1; see `nn.LowRankConv2d`."""
+
+    rank: int | None = None
+    between: Between = None
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, rank=self.rank)
+
+    @property
+    def formula(self) -> str:
+        return "K²·C·R + R·M"
+
+    def _chain(self, dense: Conv) -> list[Conv]:
+        mid = max(1, dense.m // 4) if self.rank is None else self.rank
+        return [replace(dense, m=mid, bias=False), _pointwise(dense, mid, dense.m, bias=dense.bias)]
+
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        return cnn.LowRankConv2d(*_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+
+
+@dataclass(frozen=True)
 class Shuffled(Kind):
     """Grouped 1×1, channel shuffle, depthwise K×K; see `convlite.nn.ShuffledConv2d`."""
 
@@ -293,5 +315,16 @@ def _resizes(dense: Conv) -> str | None:
 
 KINDS: dict[str, type[Kind]] = {
     kind.__name__.lower(): kind
-    for kind in (Normal, Grouped, Depthwise, Pointwise, Separable, Asymmetric, Stacked, Bottleneck, Shuffled)
+    for kind in (
+        Normal,
+        Grouped,
+        Depthwise,
+        Pointwise,
+        Separable,
+        Asymmetric,
+        Stacked,
+        Bottleneck,
+        LowRank,
+        Shuffled,
+    )
 }

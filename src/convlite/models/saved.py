@@ -1,0 +1,108 @@
+"""Saved networks: `model.safetensors` for the weights, `config.json` for the structure. Never pickle."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from .. import kinds
+from ..errors import InputError
+from ..files import read_json, write_json, write_whole
+from .surgery import replace_, spec
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save(model: nn.Module, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
+    """Write a network into a folder, each file whole or not at all.
+
+    Arguments:
+        model: a network made by `create`, lightened or not; or any other module, which `load` then
+            must be given again.
+        about: plain JSON values to keep beside it: classes, preprocessing, results.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder can't be written to.
+    """
+    folder = Path(folder)
+    config = {"format": FORMAT, **spec(model), "about": dict(about or {})}
+    write_whole(folder / WEIGHTS, lambda path: safetensors.torch.save_model(model, str(path)))
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """What `save` wrote beside the weights: format, create, replaced, about.
+
+    Raises:
+        InputError: no saved network there, or one of another format.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} is no saved network: it has no {name}.")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{folder / CONFIG} is no convlite configuration of format {FORMAT}.")
+    missing = {"create", "replaced", "about"} - set(config)
+    if missing:
+        raise InputError(f"{folder / CONFIG} lacks {', '.join(sorted(missing))}.")
+    return config
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The network saved in a folder, in eval mode.
+
+    Arguments:
+        model: the network as it was before lightening, with any weights, where it is not one of convlite's
+            families: structure that is code is never read from a file. It is left as it is.
+
+    Raises:
+        InputError: no saved network there, weights cut short or of another shape, or `model` missing.
+    """
+    from . import create  # the families save themselves through this file
+
+    folder = Path(folder)
+    config = read_config(folder)
+    if model is not None:
+        net = copy.deepcopy(model)
+    elif config["create"]:
+        net = create(config["create"]["name"], **_arguments(config["create"]["arguments"]))
+    else:
+        raise InputError(
+            f"{folder} was saved from a network that is not one of convlite's families: "
+            "give the original too, as load(folder, model=...)."
+        )
+    net = replace_(net, {path: kinds.from_dict(kind) for path, kind in config["replaced"].items()})
+    try:
+        safetensors.torch.load_model(net, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise InputError(
+            f"{folder / WEIGHTS} is no whole safetensors file ({error}): copy or save it again."
+        ) from error
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise InputError(
+            f"The weights in {folder} don't fit the network they name: {detail[:400]}"
+        ) from error
+    return net.eval()
+
+
+def _arguments(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `create`, with kinds made values again and lists tuples."""
+    values: dict[str, Any] = {}
+    for name, value in saved.items():
+        if isinstance(value, dict) and "kind" in value:
+            value = kinds.from_dict(value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return values
