@@ -65,9 +65,13 @@ class Cost:
         return other <= self
 
     def __lt__(self, other: Cost) -> bool:
+        if not isinstance(other, Cost):
+            return NotImplemented
         return self <= other and self != other
 
     def __gt__(self, other: Cost) -> bool:
+        if not isinstance(other, Cost):
+            return NotImplemented
         return other < self
 
     def batch(self, images: int) -> Cost:
