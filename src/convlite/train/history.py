@@ -1,0 +1,48 @@
+"""What happened in training, as values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images.
+
+    Arguments:
+        number: counted from 1.
+        loss: mean over the images, as each was seen; with label smoothing it does not fall to 0.
+        train_accuracy: share of the images answered right, as each was seen.
+        test_accuracy: share of the held-out images answered right afterwards; None if not asked for.
+        seconds: of training, without that measurement.
+        images_per_second: in training.
+    """
+
+    number: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float | None
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All passes so far."""
+
+    epochs: tuple[Epoch, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def last(self) -> Epoch:
+        """The last pass."""
+        return self.epochs[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"seconds": self.seconds, "epochs": [asdict(epoch) for epoch in self.epochs]}
