@@ -49,7 +49,12 @@ def make_between(between: str | Callable[[], nn.Module] | nn.Module) -> nn.Modul
             raise InputError(
                 f"torch.nn has no activation {between!r}; {nearest(between, nn.modules.activation.__all__)}"
             )
-        made: nn.Module = getattr(nn, found)()
+        try:
+            made: nn.Module = getattr(nn, found)()
+        except TypeError:
+            raise InputError(
+                f"{found} can't be made without arguments: give a module, or another activation."
+            ) from None
         return made
     return between()
 
@@ -220,6 +225,7 @@ class StackedConv2d(_Chain):
 
 def share(total: int, parts: int, index: int) -> int:
     """Part `index` of `total` shared out over `parts` as evenly as whole numbers allow; 0 beyond them."""
+    parts = max(1, parts)  # a direction that needs no kernel is still padded, by the first
     return (index + 1) * total // parts - index * total // parts if index < parts else 0
 
 

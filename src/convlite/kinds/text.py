@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from ..errors import InputError, nearest
+from ..nn import make_between
 from .kind import Kind
 from .vocabulary import KINDS
 
@@ -36,7 +37,7 @@ def parse(text: str) -> Kind:
             return _make(node.func.id, arguments, named)
         if isinstance(node, ast.Name):
             return _make(node.id, [], {})
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
     raise InputError(f"A kind is spelled like separable or grouped(4), given {text!r}.")
@@ -46,14 +47,24 @@ def _make(name: str, arguments: list[Any], named: dict[str, Any]) -> Kind:
     kind = KINDS.get(name.lower())
     if kind is None:
         raise InputError(f"There is no kind of convolution {name!r}; {nearest(name.lower(), KINDS)}")
-    names = [field.name for field in dataclasses.fields(kind)]
-    missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING][len(arguments) :]
-    if len(arguments) > len(names) or set(named) - set(names) or set(missing) - set(named):
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    names = list(defaults)
+    required = {name for name in names if defaults[name] is dataclasses.MISSING}
+    positional = names[: len(arguments)]
+    given = [*positional, *named]
+    if (
+        len(arguments) > len(names)
+        or len(set(given)) < len(given)
+        or not required <= set(given) <= set(names)
+    ):
         wanted = ", ".join(names) or "nothing"
         raise InputError(f"{kind.__name__} takes {wanted}, given {[*arguments, *named]}.")
-    values = dict(zip(names, arguments)) | named
+    values = dict(zip(positional, arguments)) | named
     for field, value in values.items():
-        wants = str | None if field in ("order", "between") else int | None
-        if isinstance(value, bool) or not isinstance(value, wants):
+        wants = str if field in ("order", "between") else int
+        default = value is None and defaults[field] is None
+        if isinstance(value, bool) or not (default or isinstance(value, wants)):
             raise InputError(f"{kind.__name__} can't have {field}={value!r}.")
+        if field == "between" and value is not None:
+            make_between(value)  # here, not when the first module is built
     return kind(**values)
