@@ -205,6 +205,8 @@ class StackedConv2d(_Chain):
         if count < 2 or kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
             raise InputError(f"Stacked 3×3 need an odd kernel of 5 or more, given {kernel[0]}×{kernel[1]}.")
         if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise InputError(f"Padding must be numbers, 'same' or 'valid', given {padding!r}.")
             padding = (spread[0] * reach[0], spread[1] * reach[1]) if padding == "same" else 0
         total = _pair(padding)
         layers: dict[str, nn.Module] = {}
@@ -308,8 +310,8 @@ class ChannelShuffle(nn.Module):
         super().__init__()
         self.groups = groups
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2).contiguous()
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W), or both without N
+        return x.unflatten(-3, (self.groups, -1)).transpose(-4, -3).flatten(-4, -3).contiguous()
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"
