@@ -63,7 +63,7 @@ def train(
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)
-    check_fit(model, data)
+    check_fit(model, data.shape, len(data.classes))
     run = _Run(_accelerator(device), data, recipe, seed, loss or _cross_entropy(recipe))
     state = run.start(model)
     bar = Bar(recipe.epochs, run.steps, show=progress and run.accelerator.is_local_main_process)

@@ -55,13 +55,13 @@ def evaluate(
     """
     if not len(images):
         raise InputError("There are no images to evaluate on: give data with a test part.")
-    check_fit(model, data)
+    check_fit(model, data.shape, len(data.classes))
     right = torch.zeros(len(data.classes), dtype=torch.int64)
     correct = in_five = 0
     loss = 0.0
     parts = range(0, len(images), batch_size)
     with as_evaluated(model), torch.no_grad():
-        device = _device(model)
+        device = device_of(model)
         for start in track(parts, len(parts), "evaluating", progress):
             part = images[start : start + batch_size]
             labels = part.labels.to(device)
@@ -90,26 +90,30 @@ def as_evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def check_fit(model: nn.Module, data: Data) -> None:
-    """Try the network on one image of the data, leaving it as it was.
+def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
+    """Try the network on one black image, leaving it as it was.
+
+    Arguments:
+        shape: channels, height and width.
 
     Raises:
         InputError: it doesn't take such images, or has another number of classes.
     """
-    shape = "x".join(map(str, data.shape))
+    size = "x".join(map(str, shape))
     with as_evaluated(model), torch.no_grad():
         try:
-            logits = model(data.normalise(data.train.pixels[:1].to(_device(model))))
+            logits = model(torch.zeros(1, *shape, device=device_of(model)))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"The network can't take images of {shape} ({reason}): load others.") from error
+            raise InputError(f"The network can't take images of {size} ({reason}): give others.") from error
     given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if given != (1, len(data.classes)):
+    if given != (1, classes):
         raise InputError(
-            f"The network answers an image of {shape} with {given}, but the data has {len(data.classes)} "
-            f"classes: create it with num_classes={len(data.classes)}."
+            f"The network answers an image of {size} with {given}, but there are {classes} classes: "
+            f"create it with num_classes={classes}."
         )
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where the network's parameters are; the CPU where it has none."""
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))

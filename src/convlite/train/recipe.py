@@ -88,6 +88,11 @@ class Recipe:
         return cls(**values)
 
 
+def _expect(holds: bool, name: str, value: float, range_: str) -> None:
+    if not holds:
+        raise InputError(f"A recipe's {name} is {range_}, not {value}.")
+
+
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(),
     # Shift, flip and batch of He et al. 2016, section 4.2; one cosine fall in place of its three steps.
@@ -106,8 +111,3 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"There is no recipe {name!r}: {nearest(name, RECIPES)}")
     return RECIPES[name]
-
-
-def _expect(holds: bool, name: str, value: float, range_: str) -> None:
-    if not holds:
-        raise InputError(f"A recipe's {name} is {range_}, not {value}.")
