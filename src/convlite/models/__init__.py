@@ -1,0 +1,135 @@
+"""The families of networks, each buildable with any kind of convolution."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ..errors import InputError, nearest
+from ..kinds import Kind, from_dict
+from . import resnet, xception
+from .backbone import Backbone, Family
+from .dilation import dilate_
+
+__all__ = ["FAMILIES", "Backbone", "Family", "create", "names", "options", "recreate"]
+
+FAMILIES: dict[str, Family] = {**xception.NETWORKS, **resnet.NETWORKS}
+
+# What `create` sets on the finished network, whatever its family.
+_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing")
+
+
+def names() -> list[str]:
+    """The networks that `create` knows."""
+    return sorted(FAMILIES)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The family's own options, with their defaults.
+
+    Raises:
+        InputError: no such network.
+    """
+    family = _family(name)
+    known = inspect.signature(family.build).parameters
+    common = {"conv", "stem", "num_classes", "in_channels", *family.fixed}
+    return {option: known[option].default for option in known if option not in common}
+
+
+def create(
+    name: str,
+    *,
+    conv: Kind | None = None,
+    stem: Kind | None = None,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    features_only: bool = False,
+    output_stride: int | None = None,
+    dropout: float | None = None,
+    drop_path: float = 0.0,
+    checkpointing: bool = False,
+    **own: Any,
+) -> Backbone:
+    """A network by its name, with fresh weights.
+
+    Arguments:
+        conv: the kind of every spatial convolution after the stem; the published one where left out. It also
+            stands where the asked kind is not legal, and `net.kept` says where and why.
+        stem: the kind of the stem's convolutions, which stay dense otherwise.
+        num_classes: the paper's where left out; 0 gives pooled features (N, C).
+        features_only: give a list of maps, described by `net.channels` and `net.strides`, in place of logits.
+        output_stride: 8, 16 or 32: dilate where the maps would become smaller than that part of the image.
+        dropout: before the classifier; the paper's where left out.
+        drop_path: stochastic depth, rising to this rate at the last residual step.
+        checkpointing: trade time for memory in training.
+        own: what this family alone takes; see `options(name)`.
+
+    Returns:
+        A `Backbone`.
+
+    Raises:
+        InputError: no such network, an option it does not take, or a value out of range.
+    """
+    family, known = _family(name), options(name)
+    for option in own:
+        if option not in known:
+            raise InputError(f"{name} takes no option {option!r}; {nearest(option, [*known, *_COMMON])}")
+    classes = family.classes if num_classes is None else num_classes
+    if classes < 0 or in_channels < 1:
+        raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
+    net = family.build(
+        conv=conv, stem=stem, num_classes=classes, in_channels=in_channels, **family.fixed, **own
+    )
+    if output_stride is not None:
+        dilate_(net, output_stride)
+    if dropout is not None:
+        net.set_dropout_(dropout)
+    if drop_path:
+        net.set_drop_path_(drop_path)
+    if features_only:
+        net.only_features_()
+    net.checkpointing = checkpointing
+    arguments: dict[str, Any] = {
+        "conv": conv, "stem": stem, "num_classes": classes, "in_channels": in_channels,
+        "features_only": features_only, "output_stride": output_stride, "dropout": dropout,
+        "drop_path": drop_path, "checkpointing": checkpointing, **own,
+    }  # fmt: skip
+    try:
+        written = {key: _written(value) for key, value in arguments.items()}
+    except InputError:
+        return net  # code stands between two convolutions: a fine network, but no name will make it again
+    net._convlite = {"create": {"name": name, "arguments": written}, "replaced": {}}
+    return net
+
+
+def recreate(record: dict[str, Any]) -> Backbone:
+    """The network of `net._convlite["create"]`, with fresh weights.
+
+    Raises:
+        InputError: the record names a network, an option or a kind that does not exist.
+    """
+    if set(record) != {"name", "arguments"}:
+        raise InputError(f"A network is recorded as its name and arguments, given {sorted(record)}.")
+    return create(record["name"], **{key: _read(value) for key, value in record["arguments"].items()})
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise InputError(f"There is no network {name!r}; {nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, dict):
+        return from_dict(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Kind):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return list(value)
+    if value is None or isinstance(value, str | int | float | list):
+        return value
+    raise InputError(f"{value!r} can't be written as JSON.")
