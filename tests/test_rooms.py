@@ -18,7 +18,8 @@ ABOVE = {
     "analyse": {"errors", "files", "cost", "nn", "kinds"},
     "data": {"errors", "files", "models"},
     "train": {"errors", "files", "models", "data"},
-    "lighten": {"errors", "files", "cost", "nn", "kinds", "models", "analyse", "data", "train"},
+    "runtime": {"errors", "files", "cost", "nn", "kinds", "models", "analyse", "data", "train"},
+    "lighten": {"errors", "files", "cost", "nn", "kinds", "models", "analyse", "data", "train", "runtime"},
     "report": {"errors", "cost"},
     "demo": {
         "errors",

@@ -19,7 +19,7 @@ written = st.builds(Options, small, ranks, orders, st.sampled_from([None, "ReLU"
 def test_text_and_json_round_trips(dense, choice):
     for kind in every_kind(dense, choice):
         assert kinds.from_dict(json.loads(json.dumps(kind.to_dict()))) == kind
-        assert kinds.parse(repr(kind)) == kind
+        assert kinds.parse(repr(kind)) == kinds.parse(str(kind)) == kind
         assert kinds.parse(f"  {kind.name.upper()}{repr(kind)[len(kind.name) :]} ") == kind
         assert hash(kinds.parse(repr(kind))) == hash(kind)
 
@@ -101,6 +101,12 @@ def test_what_is_no_kind_in_json(values):
 def test_code_between_can_t_be_written(between):
     with pytest.raises(InputError, match="name of an activation"):
         kinds.Separable(between=between).to_dict()
+
+
+def test_short_spellings():
+    assert str(kinds.Separable()) == "separable"
+    assert str(kinds.Grouped(4)) == "grouped(groups=4)"
+    assert str(kinds.Separable(multiplier=2, between="ReLU")) == "separable(between='ReLU', multiplier=2)"
 
 
 def test_only_what_has_nothing_between_is_linear():

@@ -85,6 +85,12 @@ class Kind(ABC):
         """The lower-case name by which the command line and saved files know the kind."""
         return type(self).__name__.lower()
 
+    def __str__(self) -> str:
+        """As the command line spells it, without what is as by default; `kinds.parse` is the way back."""
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        given = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        return f"{self.name}({', '.join(given)})" if given else self.name
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `kinds.from_dict` is the way back.
 

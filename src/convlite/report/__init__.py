@@ -1,0 +1,1 @@
+"""What the other rooms return, shown: pure functions of values."""
