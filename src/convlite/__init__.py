@@ -1,7 +1,11 @@
 """convlite makes convolutional networks light."""
 
 from . import kinds, nn
+from .analyse import analyse
 from .cost import Cost
+from .lighten import Budget, Plan, apply, lighten
+from .models import create
+from .models.saved import load, save
 
 __version__ = "0.1.0"
-__all__ = ["Cost", "kinds", "nn"]
+__all__ = ["Budget", "Cost", "Plan", "analyse", "apply", "create", "kinds", "lighten", "load", "nn", "save"]

@@ -70,20 +70,22 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     Raises:
         InputError: no saved network there, weights cut short or of another shape, or `model` missing.
     """
-    from . import create  # the families save themselves through this file
+    from . import recreate  # the families come with this package, which imports this file
 
     folder = Path(folder)
     config = read_config(folder)
+    net: nn.Module
     if model is not None:
         net = copy.deepcopy(model)
     elif config["create"]:
-        net = create(config["create"]["name"], **_arguments(config["create"]["arguments"]))
+        net = recreate(config["create"])
     else:
         raise InputError(
             f"{folder} was saved from a network that is not one of convlite's families: "
             "give the original too, as load(folder, model=...)."
         )
-    net = replace_(net, {path: kinds.from_dict(kind) for path, kind in config["replaced"].items()})
+    for path, kind in config["replaced"].items():  # one after the other: a new layer may itself be lightened
+        net = replace_(net, {path: kinds.from_dict(kind)})
     try:
         safetensors.torch.load_model(net, folder / WEIGHTS)
     except SafetensorError as error:
@@ -92,17 +94,5 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         ) from error
     except RuntimeError as error:
         detail = " ".join(str(error).split())
-        raise InputError(
-            f"The weights in {folder} don't fit the network they name: {detail[:400]}"
-        ) from error
+        raise InputError(f"The weights in {folder} don't fit the network they name: {detail[:400]}") from error
     return net.eval()
-
-
-def _arguments(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `create`, with kinds made values again and lists tuples."""
-    values: dict[str, Any] = {}
-    for name, value in saved.items():
-        if isinstance(value, dict) and "kind" in value:
-            value = kinds.from_dict(value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return values

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from ..kinds import Conv, Kind, conv_of
+from ..kinds import Kind, conv_of
 
 Build = Callable[[str, nn.Conv2d, Kind], nn.Module]
 """Makes the new module from the path, the old convolution and the kind."""
@@ -54,19 +54,7 @@ def replace_(net: nn.Module, kinds: Mapping[str, Kind], build: Build = new_layer
         "replaced": known["replaced"] | {path: kind.to_dict() for path, kind in kinds.items()},
     }
     for parent in modules.values():
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # named_children() would skip a second name
             if child in fresh:
                 setattr(parent, name, fresh[child])
     return fresh.get(net, net)
-
-
-def dense_value(net: nn.Module, path: str) -> Conv:
-    """The `Conv` of the convolution at `path`, without a size.
-
-    Raises:
-        InputError: no `nn.Conv2d` there.
-    """
-    module = dict(net.named_modules()).get(path)
-    if not isinstance(module, nn.Conv2d):
-        raise InputError(f"Expected an nn.Conv2d at {path!r} of {type(net).__name__}.")
-    return conv_of(module)

@@ -1,0 +1,105 @@
+"""Making up, on unlabelled images, for what the closed forms lost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..kinds import Kind
+from .decompose import set_factors_
+from .fit import Target, _solve, fit
+from .observe import BATCH, Observed, hooked
+from .patches import Sums, read_patches
+
+RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
+
+
+def refit_(
+    light: nn.Module,
+    original: nn.Module,
+    kinds: Mapping[str, Kind],
+    seen: Mapping[str, Observed],
+    images: Tensor,
+    advance: Callable[[], object] = lambda: None,
+) -> None:
+    """Fit each replaced layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
+
+    So each layer makes up for the errors of those before it (Zhang et al., arXiv 1505.06798, section 2.3). The
+    light network runs once over all images: each layer is fitted the moment its inputs arrive, before it runs.
+
+    Arguments:
+        light: changed in place; in eval mode.
+        kinds: path → kind, for the layers to fit; each runs once an image.
+        seen: what `observe` saw on the same images.
+    """
+    dense, modules = dict(original.named_modules()), dict(light.named_modules())
+
+    def fit_now(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            at, x = seen[path], args[0]
+            sums = Sums.empty(at.sums.second.shape[0], at.conv.m, x.device)
+            for start in range(0, len(x), BATCH):
+                here = slice(start, start + BATCH)
+                sums.add(read_patches(x[here], at.conv, at.positions[here]), at.wanted[here].flatten(0, 1))
+            weight = dense[path].weight
+            target = sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
+            best = _solve(target.second, target.cross.T).T  # the dense kernel for these inputs
+            target = Target(best, target.second, target.cross, target.energy)
+            fit_layer_(module, kinds[path], at, target, sums)
+            advance()
+
+        return hook
+
+    with torch.no_grad(), hooked({modules[path]: fit_now(path) for path in kinds}, before=True):
+        light(images)
+
+
+def fit_layer_(module: nn.Module, kind: Kind, at: Observed, target: Target, sums: Sums) -> float:
+    """Fit one replaced layer to a target, in place; its predicted error, weighted by what the outputs feel."""
+    rows = row_weights(at)
+    factors = fit(kind, at.conv, target.weighted(rows))
+    kernel = factors.kernel / rows[:, None]
+    last = factors.weights[-1]
+    unweighted = (*factors.weights[:-1], last / rows.view(-1, *(1,) * (last.ndim - 1)))
+    bias = (sums.y - kernel @ sums.x) / sums.rows if at.conv.bias else None
+    set_factors_(module, type(factors)(unweighted, kernel), bias)
+    return float((target.error(kernel) * at.gain).sum())
+
+
+def row_weights(at: Observed) -> Tensor:
+    """√gain (M,), kept away from 0 so that every output channel is fitted."""
+    root = at.gain.sqrt()
+    mean = root.mean()
+    return (root / mean).clamp_min(1e-2) if bool(mean > 0) else torch.ones_like(root)
+
+
+def restate_norms_(light: nn.Module, images: Tensor) -> bool:
+    """Measure the statistics of every batch norm anew on the images, in place; False where there is none."""
+    norms = [
+        module
+        for module in light.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    momenta = [norm.momentum for norm in norms]
+    modes = [norm.training for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over all batches
+            norm.train()
+        with torch.no_grad():
+            for batch in images.split(BATCH):
+                light(batch)
+    finally:
+        for norm, momentum, mode in zip(norms, momenta, modes):
+            norm.momentum = momentum
+            norm.train(mode)
+    return bool(norms)
+
+
+def norm_state(light: nn.Module) -> dict[str, Tensor]:
+    """A copy of the buffers, so that statistics which did not help can be put back."""
+    return copy.deepcopy(dict(light.named_buffers()))

@@ -1,0 +1,59 @@
+"""Calibration images: from whatever the caller has, to one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+CALIBRATION = 1024  # images that closed forms and refits look at; more add little
+LIMIT = 16384  # images kept of an iterable
+
+
+def gather(images: Tensor | Iterable[Any], device: torch.device) -> Tensor:
+    """All images as one float tensor (N, C, H, W) on `device`; of an iterable, the first LIMIT.
+
+    Raises:
+        InputError: no images, another shape or type, images of several sizes, or values that are not finite.
+    """
+    if isinstance(images, Tensor):
+        batches = [images]
+    elif isinstance(images, Iterable):
+        batches, count = [], 0
+        for batch in images:
+            batches.append(batch[0] if isinstance(batch, list | tuple) and batch else batch)
+            count += len(batches[-1]) if isinstance(batches[-1], Tensor) else 0
+            if count >= LIMIT:
+                break
+    else:
+        raise InputError(
+            f"Images must be a tensor (N, C, H, W) or an iterable of such, given {type(images).__name__}."
+        )
+    for batch in batches:
+        if not isinstance(batch, Tensor) or batch.ndim != 4 or not batch.is_floating_point():
+            what = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+            raise InputError(f"Images must be float tensors (N, C, H, W), as the network takes them; given {what}.")
+        if batch.shape[1:] != batches[0].shape[1:]:
+            raise InputError(
+                f"Images of one size are needed, given {tuple(batches[0].shape[1:])} and {tuple(batch.shape[1:])}."
+            )
+    total = sum(len(batch) for batch in batches)
+    if total < 2:
+        raise InputError(f"At least two images are needed to see what the network does, given {total}.")
+    pool = torch.cat([batch.detach() for batch in batches]).to(device)
+    if not bool(pool.isfinite().all()):
+        raise InputError("Some of the images hold values that are not finite: check how they were made.")
+    return pool
+
+
+def split(pool: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Images to fit on (at most CALIBRATION), and others to measure on: a fifth, drawn at random."""
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)).to(pool.device)
+    held = min(max(1, len(pool) // 5), CALIBRATION // 4)
+    held = held if held > 1 else 0
+    unseen = pool[order[:held]] if held else pool
+    return pool[order[held : held + CALIBRATION]], unseen

@@ -1,0 +1,193 @@
+"""Any trained network in, a lighter one out: observe, plan, replace, refit, distil."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ..cost import Cost
+from ..models.surgery import replace_
+from .calibrate import fit_layer_, norm_state, refit_, restate_norms_
+from .distil import Augment, distil_
+from .images import gather, split
+from .observe import Observed, observe, relative_error
+from .options import options_of
+from .plan import Budget, Left, Plan, Step, choose, total
+from .survey import Survey, survey, unwrap
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the work gave.
+
+    Arguments:
+        name: what was done.
+        seconds: how long it took.
+        error: squared error of the outputs relative to their variance, on images that no fit looked at.
+        watched: what the caller's `watch` said of the network then.
+    """
+
+    name: str
+    seconds: float
+    error: float
+    watched: float | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a lightening went: its stages in order, and the costs as analysed before and after."""
+
+    stages: tuple[Stage, ...]
+    before: Cost
+    after: Cost
+    images: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light network in eval mode, the plan it was built by, and the record of the work."""
+
+    model: nn.Module
+    plan: Plan
+    record: Record
+
+
+def lighten(
+    net: nn.Module,
+    images: Tensor | Iterable[Any],
+    budget: Budget,
+    *,
+    distil: int = 0,
+    augment: Augment | None = None,
+    seed: int = 0,
+    watch: Callable[[nn.Module], float] | None = None,
+    progress: bool = False,
+) -> Light:
+    """A lighter network with the original's answers, from its trained weights and unlabelled images.
+
+    Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair or a bottleneck. Every
+    such form is fitted in closed form to what the layer really reads and writes; a greedy choice by error per
+    cost saved meets the budget; each new layer is then refitted on the light network's own activations; and a
+    short distillation, where asked for, trains the whole.
+
+    Arguments:
+        net: any module with `nn.Conv2d` in it; left exactly as it is.
+        images: float (N, C, H, W) as `net` takes them, or an iterable of such batches (of an (images, labels)
+            pair the images are taken); a few hundred suffice without distillation.
+        budget: what the light network may cost.
+        distil: epochs over the images; 0 for none.
+        augment: (batch, generator) → batch, changed at random; used in distilling.
+        seed: of all random choices; same seed, same result.
+        watch: called with the light network after each stage; what it returns is recorded.
+        progress: say on stderr what is being done.
+
+    Returns:
+        The light network, its plan and a record.
+
+    Raises:
+        InputError: images of a wrong shape or not finite, or a budget that no plan meets.
+        RunError: the network's outputs are not finite, or the distillation diverged.
+    """
+    net = unwrap(net)
+    original = copy.deepcopy(net).eval().requires_grad_(False)
+    pool = gather(images, next((p.device for p in net.parameters()), torch.device("cpu")))
+    sample, unseen = split(pool, seed)
+    status = Console(stderr=True).status("lighten", spinner="line") if progress else nullcontext()
+    stages: list[Stage] = []
+    begun = time.monotonic()
+    with status as shown:
+
+        def say(text: str) -> None:
+            if shown is not None:
+                shown.update(f"lighten: {text}")
+
+        def done(name: str, model: nn.Module) -> None:
+            nonlocal begun
+            seconds = time.monotonic() - begun
+            say(f"measuring after {name}")
+            error = relative_error(original, model, unseen)
+            stages.append(Stage(name, seconds, error, watch(model) if watch else None))
+            begun = time.monotonic()
+
+        say("counting")
+        found = survey(original, tuple(pool.shape[1:]))
+        done("original", original)
+
+        say(f"observing {len(found.layers)} convolutions on {len(sample)} images")
+        convs = {path: layer.conv for path, layer in found.layers.items()}
+        seen = observe(original, convs, sample, seed=seed)
+        plan = _plan(original, found, seen, budget, say)
+
+        light = replace_(copy.deepcopy(net).eval(), {step.path: step.kind for step in plan.steps})
+        _fit_closed(light, original, plan, seen)
+        done("closed form", light)
+        if plan.steps:
+            say("refitting layer by layer")
+            once = {step.path: step.kind for step in plan.steps if found.layers[step.path].calls == 1}
+            refit_(light, original, once, seen, sample)
+            done("refit", light)
+            _restate_if_better(light, original, sample)
+            done("batch norms", light)
+        if distil and plan.steps:
+            distil_(light, original, pool, epochs=distil, seed=seed, augment=augment, say=say)
+            done("distil", light)
+        after = survey(light, tuple(pool.shape[1:])).cost
+    return Light(light, plan, Record(tuple(stages), found.cost, after, len(pool), seed))
+
+
+def _plan(
+    original: nn.Module,
+    found: Survey,
+    seen: dict[str, Observed],
+    budget: Budget,
+    say: Callable[[str], None],
+) -> Plan:
+    """The plan that meets the budget, from everything that could stand in each layer's place."""
+    convs = {path: module for path, module in original.named_modules() if isinstance(module, nn.Conv2d)}
+    options = {}
+    for i, (path, layer) in enumerate(found.layers.items()):
+        say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
+        options[path] = options_of(convs[path], layer, seen[path])
+    chosen = choose(options, found.cost, budget)
+    steps = tuple(
+        Step(path, option.kind, options[path][0].cost, option.cost, option.layer_error, option.error)
+        for path, option in chosen.items()
+        if option.kind is not None
+    )
+    alone = tuple(Left(path, "no lighter kind pays off there") for path, ways in options.items() if len(ways) == 1)
+    dense = tuple(
+        Left(path, "the budget is met without it")
+        for path, option in chosen.items()
+        if option.kind is None and len(options[path]) > 1
+    )
+    return Plan(steps, (*found.left, *alone, *dense), found.input, found.cost, total(found.cost, steps))
+
+
+def _fit_closed(light: nn.Module, original: nn.Module, plan: Plan, seen: dict[str, Observed]) -> None:
+    """Put into each new layer the factors that the plan was made with."""
+    modules, dense = dict(light.named_modules()), dict(original.named_modules())
+    for step in plan.steps:
+        at = seen[step.path]
+        target = at.sums.target(dense[step.path].weight, centred=at.conv.bias)
+        fit_layer_(modules[step.path], step.kind, at, target, at.sums)
+
+
+def _restate_if_better(light: nn.Module, original: nn.Module, images: Tensor) -> None:
+    """New batch-norm statistics, kept only where they bring the outputs nearer the original's."""
+    before, kept = relative_error(original, light, images), norm_state(light)
+    restate_norms_(light, images)
+    if relative_error(original, light, images) > before:
+        light.load_state_dict(kept, strict=False)

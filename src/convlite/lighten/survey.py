@@ -1,0 +1,106 @@
+"""Which convolutions of a network can be replaced, and why the others can't."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ..analyse import ConvUse, Table, analyse
+from ..analyse.borrow import unwrap
+from ..cost import Cost
+from ..kinds import Conv, Kind, Normal
+from .plan import Left
+
+__all__ = ["Layer", "Survey", "survey", "unwrap"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense convolution that can be replaced: its exact sizes, and how often it runs for one image."""
+
+    conv: Conv
+    calls: int
+
+    def cost(self, kind: Kind | None) -> Cost:
+        """What `kind` (None: the dense convolution) costs in its place, over all calls."""
+        one = (kind or Normal()).cost(self.conv)
+        every = one * self.calls
+        return Cost(one.params, every.macs, one.weight_bytes, every.input_bytes, every.output_bytes)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to lighten.
+
+    Arguments:
+        layers: path → layer, in the order of the network.
+        left: what can't be replaced, and why.
+        cost: params and macs of the whole network for one image.
+        input: shape of that image, (C, H, W).
+    """
+
+    layers: Mapping[str, Layer]
+    left: tuple[Left, ...]
+    cost: Cost
+    input: tuple[int, ...]
+
+
+def survey(net: nn.Module, shape: tuple[int, ...]) -> Survey:
+    """Look through `net` without running it on data.
+
+    Arguments:
+        shape: one image, (C, H, W).
+
+    Raises:
+        InputError: the network can't take such an image.
+    """
+    table = analyse(net, shape)
+    modules = dict(net.named_modules())
+    layers: dict[str, Layer] = {}
+    left: list[Left] = []
+    for path, module in modules.items():
+        if isinstance(module, nn.Conv2d):
+            use = table.convs[path]
+            reason = _why_left(module, use)
+            if reason is None:
+                layers[path] = Layer(use.calls[0], len(use.calls))
+            else:
+                left.append(Left(path, reason))
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            left.append(Left(path, f"a {type(module).__name__} is no 2-D convolution to decompose"))
+    left += _functional(table, modules)
+    return Survey(layers, tuple(left), Cost(params=table.params, macs=table.macs), shape)
+
+
+def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:
+    """Why this convolution must stay as it is, or None."""
+    if parametrize.is_parametrized(module):
+        return "its weight is parametrised: remove the parametrisation first"
+    if use.computed:
+        return "its weight is computed on the way: bake it in first"
+    if use.elsewhere:
+        return f"its weight is also read by {', '.join(use.elsewhere)}"
+    if not use.runs or not use.calls:
+        return "it never ran on an image of this size"
+    if type(module).forward is not nn.Conv2d.forward or type(module)._conv_forward is not nn.Conv2d._conv_forward:
+        return f"{type(module).__name__} has a forward of its own"
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        return "hooks are attached to it, and would be lost"
+    if module.groups != 1:
+        return f"it is grouped by {module.groups} already"
+    if len(set(use.calls)) > 1:
+        return "it runs on inputs of several sizes"
+    if not bool(module.weight.isfinite().all()):
+        return "its weights are not finite"
+    return None
+
+
+def _functional(table: Table, modules: Mapping[str, nn.Module]) -> list[Left]:
+    """Convolutions that a forward computes by itself: there is no module to replace."""
+    paths = [
+        row.path for row in table.rows if row.conv is not None and not isinstance(modules[row.path], nn.Conv2d)
+    ]
+    return [Left(path, "a functional convolution in its forward is no module") for path in dict.fromkeys(paths)]
