@@ -1,0 +1,134 @@
+"""Borrow a model: swap its tensors for ones without data, and give it back exactly as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from ..errors import InputError
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile`, `DataParallel` and `DistributedDataParallel` return.
+
+    Raises:
+        InputError: not a model, or one whose inside can't be seen.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"A model to analyse is a torch.nn.Module, given {type(model).__name__}.")
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """A model whose tensors have no data.
+
+    Arguments:
+        model: the model itself.
+        modules: each module once, by its first name.
+        names: all names of each module, by its `id`.
+        stand_ins: what stands for each parameter and buffer, by the `id` of the original.
+    """
+
+    model: nn.Module
+    modules: dict[str, nn.Module]
+    names: dict[int, list[str]]
+    stand_ins: dict[int, Tensor]
+
+
+@contextlib.contextmanager
+def borrowed(model: nn.Module) -> Iterator[Borrowed]:
+    """The model in eval mode on the meta device, and afterwards as it was, whatever happened in between.
+
+    Every module's attributes are remembered, with the content of lists, dictionaries and sets among them, and
+    put back at the end: what a forward sets, registers or appends is gone. No tensor's data is read or
+        written.
+
+    Raises:
+        InputError: a lazy layer that has no sizes yet, or a scripted module.
+    """
+    modules: dict[str, nn.Module] = {}
+    names: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) not in names:
+            modules[path] = module
+        names.setdefault(id(module), []).append(path)
+    _check(modules)
+    kept = [(vars(module), vars(module).copy()) for module in modules.values()]
+    containers = list(_containers([attributes for _, attributes in kept]))
+    stand_ins: dict[int, Tensor] = {}
+    try:
+        for attributes, _ in kept:
+            attributes["training"] = False
+            attributes.pop("_compiled_call_impl", None)  # what `module.compile()` set
+            for tensors in (attributes["_parameters"], attributes["_buffers"]):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        if id(tensor) not in stand_ins:
+                            stand_ins[id(tensor)] = _without_data(tensor)
+                        tensors[name] = stand_ins[id(tensor)]
+        yield Borrowed(model, modules, names, stand_ins)
+    finally:
+        for now, before in kept:
+            now.clear()
+            now.update(before)
+        for container, content in containers:
+            _refill(container, content)
+
+
+def _check(modules: dict[str, nn.Module]) -> None:
+    for path, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{path or 'The model'} is a scripted module, whose inside can't be seen: "
+                "give the nn.Module it was made from."
+            )
+        if any(
+            isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+        ):
+            raise InputError(
+                f"{type(module).__name__} {path!r} is lazy and has no sizes yet: "
+                "run the model once on an input before analysing it."
+            )
+
+
+def _without_data(tensor: Tensor) -> Tensor:
+    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+
+def _containers(found: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every list, dict, set and deque within, however deep, with a copy of its content."""
+    seen: set[int] = set()
+    while found:
+        values = found.pop()
+        for value in values.values() if isinstance(values, dict) else values:
+            if isinstance(value, (dict, list, set, deque)) and id(value) not in seen:
+                seen.add(id(value))
+                yield value, value.copy()
+                if value:
+                    found.append(value)
+
+
+def _refill(container: Any, content: Any) -> None:
+    if not container and not content:
+        return
+    container.clear()
+    if isinstance(container, (dict, set)):
+        container.update(content)
+    else:
+        container.extend(content)

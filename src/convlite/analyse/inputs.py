@@ -1,0 +1,111 @@
+"""What a model is given for analysis, and what is said when its forward does not take it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .trace import DataDependent
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def on_meta(given: Any, dtype: torch.dtype) -> Inputs:
+    """Positional and named arguments without data, from a shape, a tensor, or several of them.
+
+    Arguments:
+        given: a shape without the batch, `(3, 224, 224)`; or a tensor, batch included; or a tuple of them for
+            several positional inputs; or a dictionary for named ones. Anything else among several is passed
+            on.
+        dtype: of the inputs that are given as shapes; they have a batch of 1.
+
+    Raises:
+        InputError: not one of these.
+    """
+    if isinstance(given, dict):
+        return (), {name: _one(value, dtype) for name, value in given.items()}
+    if isinstance(given, (tuple, list)) and not _is_shape(given):
+        return tuple(_one(value, dtype) for value in given), {}
+    if not isinstance(given, (tuple, list, Tensor)):
+        raise InputError(
+            "An input is a shape without the batch, like (3, 224, 224), a tensor, or a tuple or dictionary "
+            f"of them; given {type(given).__name__}."
+        )
+    return (_one(given, dtype),), {}
+
+
+def described(inputs: Inputs) -> tuple[dict[str, Any], ...]:
+    """The tensors among the inputs as plain values: name, shape, dtype."""
+    args, kwargs = inputs
+    found = [*((str(i), value) for i, value in enumerate(args)), *kwargs.items()]
+    return tuple(
+        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        for name, value in found
+        if isinstance(value, Tensor)
+    )
+
+
+def float_type(model: nn.Module) -> torch.dtype:
+    """The type of the model's own numbers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.get_default_dtype()
+
+
+def failure(model: nn.Module, inputs: Inputs, where: str | None, error: BaseException) -> InputError:
+    """One sentence about a forward that raised: where, what was given, and what was expected."""
+    given = ", ".join("×".join(map(str, one["shape"])) for one in described(inputs)) or "nothing"
+    module = model.get_submodule(where or "")
+    place = f"{type(module).__name__} {where!r}" if where else f"{type(module).__name__} itself"
+    if isinstance(error, DataDependent) or "meta tensor" in str(error).lower():
+        what = error if isinstance(error, DataDependent) else "it"
+        return InputError(
+            f"What {place} does depends on the data: {what} needs values that no shape gives, so the model "
+            "can't be counted; analyse the parts that don't look at values."
+        )
+    reason = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {reason[0].rstrip('.')}" if reason else type(error).__name__
+    first = next((m for m in model.modules() if _takes(m)), None)
+    wants = _takes(module) or (_takes(first) if first is not None else None)
+    who = "It" if _takes(module) else "The model's first layer"
+    expected = f" {who} takes {wants}." if wants else ""
+    return InputError(f"The forward of {place} failed on an input of {given} ({said}).{expected}")
+
+
+def _is_shape(given: Any) -> bool:
+    return (
+        isinstance(given, (tuple, list))
+        and len(given) > 0
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in given)
+    )
+
+
+def _one(given: Any, dtype: torch.dtype) -> Any:
+    if isinstance(given, Tensor):
+        return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="meta")
+    if _is_shape(given):
+        if min(given) < 1:
+            raise InputError(f"The sizes of an input are at least 1, given {tuple(given)}.")
+        return torch.empty((1, *given), dtype=dtype, device="meta")
+    if isinstance(given, (tuple, list)):
+        return type(given)(_one(value, dtype) for value in given)
+    if isinstance(given, dict):
+        return {name: _one(value, dtype) for name, value in given.items()}
+    return given
+
+
+def _takes(module: nn.Module) -> str | None:
+    """The shape of input that a layer with fixed channels or features takes."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        sizes = ("length",), ("height", "width"), ("depth", "height", "width")
+        rest = ", ".join(sizes[len(module.kernel_size) - 1])
+        return f"(batch, {module.in_channels}, {rest})"
+    if isinstance(module, nn.Linear):
+        return f"(batch, ..., {module.in_features})"
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return f"(batch, {module.num_features}, ...)"
+    return None
