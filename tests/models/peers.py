@@ -1,0 +1,127 @@
+"""The same networks in other libraries, and the ways to compare ours with them."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.library import Library
+from torch.utils.flop_counter import FlopCounterMode
+
+from convlite.models import FAMILIES, create
+
+# torchvision's compiled operators must match the torch that is installed. Where they don't, importing it
+# fails for want of these two schemas, though no network needs them.
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+@functools.cache
+def _torchvision() -> tuple[ModuleType, Library | None]:
+    folder = Path(find_spec("torchvision").submodule_search_locations[0])
+    library = None
+    try:
+        for compiled in folder.glob("_C*"):
+            torch.ops.load_library(compiled)
+    except OSError:
+        library = Library("torchvision", "DEF")  # the schemas live as long as it does
+        for schema in SCHEMAS:
+            library.define(schema)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torchvision
+    return torchvision, library
+
+
+def timm(name: str, **options: Any) -> nn.Module:
+    """A network of timm's, without trained weights."""
+    _torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm
+
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def torchvision(name: str, **options: Any) -> nn.Module:
+    """A network of torchvision's, without trained weights."""
+    return getattr(_torchvision()[0].models, name)(weights=None, **options)
+
+
+def randomise_(net: nn.Module) -> nn.Module:
+    """Random weights and batch norms, statistics too, such that signals neither die nor explode."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            bound = (6 / module.weight[0].numel()) ** 0.5
+            nn.init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -0.1, 0.1)
+    return net
+
+
+def tensors(net: nn.Module, first: Iterable[str] = ()) -> list[tuple[str, Tensor]]:
+    """The state by position; within a module, children named in `first` come before the others."""
+    named: list[tuple[str, Tensor]] = []
+
+    def walk(module: nn.Module, prefix: str) -> None:
+        for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if name != "num_batches_tracked":
+                named.append((prefix + name, value))
+        children = dict(module.named_children())
+        order = [name for name in first if name in children]
+        for name in [*order, *(name for name in children if name not in order)]:
+            walk(children[name], f"{prefix}{name}.")
+
+    walk(net, "")
+    return named
+
+
+def copy_by_position(ours: nn.Module, peer: nn.Module, first: Iterable[str] = ()) -> None:
+    """The peer's state into ours, tensor by tensor; `first` orders the peer's children (see `tensors`)."""
+    mine, theirs = tensors(ours), tensors(peer, first)
+    assert len(mine) == len(theirs), (len(mine), len(theirs))
+    with torch.no_grad():
+        for (name, value), (other, source) in zip(mine, theirs):
+            assert value.numel() == source.numel(), (name, tuple(value.shape), other, tuple(source.shape))
+            value.copy_(source.reshape(value.shape))
+
+
+def difference(ours: nn.Module, peer: nn.Module, size: int) -> float:
+    """Largest difference of the logits, relative to the largest logit."""
+    x = torch.rand(2, 3, size, size) * 2 - 1
+    with torch.no_grad():
+        expected, given = peer.eval()(x), ours.eval()(x)
+    return float((expected - given).abs().max() / expected.abs().max())
+
+
+def assert_parity(
+    ours: nn.Module, peer: nn.Module, sizes: Iterable[int], first: Iterable[str] = (), tolerance: float = 1e-4
+) -> None:
+    """Same random state, same logits."""
+    torch.manual_seed(0)
+    copy_by_position(ours, randomise_(peer), first)
+    for size in sizes:
+        assert difference(ours, peer, size) < tolerance, size
+
+
+def count(name: str, **arguments: Any) -> tuple[int, int]:
+    """Trainable parameters and multiply-accumulates at the default input, counted by torch without data."""
+    with torch.device("meta"):
+        net = create(name, **arguments).eval()
+        with FlopCounterMode(display=False) as flops, torch.no_grad():
+            net(torch.empty(1, *FAMILIES[name].input))
+    return sum(p.numel() for p in net.parameters() if p.requires_grad), flops.get_total_flops() // 2

@@ -1,0 +1,184 @@
+"""What every family promises. A new one is added to `CASES`, and has to pass all of this."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from convlite.errors import InputError
+from convlite.kinds import (
+    Asymmetric,
+    Bottleneck,
+    Depthwise,
+    Grouped,
+    Kind,
+    Normal,
+    Pointwise,
+    Separable,
+    Shuffled,
+    Stacked,
+)
+from convlite.models import Backbone, create
+
+KINDS: list[Kind] = [
+    Normal(), Grouped(4), Depthwise(), Pointwise(), Separable(), Separable("pointwise_first", "ReLU", 2),
+    Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Shuffled(4),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small member of a family, and a small image for it."""
+
+    name: str
+    size: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, **more: Any) -> Backbone:
+        torch.manual_seed(0)
+        return create(self.name, **self.options, **more)
+
+    def images(self, channels: int = 3, size: int | None = None) -> torch.Tensor:
+        return torch.randn(2, channels, size or self.size, size or self.size)
+
+
+CASES = [
+    Case("xception", 71, {"width": 0.1, "depth": 1}),
+    Case("xception_small", 32),
+    Case("resnet20", 32),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@cases
+def test_logits_and_pooled_features(case):
+    net = case.make(num_classes=7).eval()
+    assert net(case.images()).shape == (2, 7)
+    assert net(case.images(size=case.size + 13)).shape == (2, 7)
+    net.reset_classifier(0)
+    assert net(case.images()).shape == (2, net.num_features)
+    net.reset_classifier(5)
+    assert net(case.images()).shape == (2, 5)
+
+
+@cases
+@pytest.mark.parametrize("channels", [1, 4])
+def test_input_channels(case, channels):
+    net = case.make(in_channels=channels).eval()
+    net(case.images(channels))
+    with pytest.raises(InputError, match=rf"shape \(N, {channels}, H, W\), given \(2, 3, {case.size}"):
+        net(case.images(3))
+
+
+@cases
+def test_the_smallest_image(case):
+    net = case.make().eval()
+    net(case.images(size=net.smallest))
+    if net.smallest > 1:
+        with pytest.raises(InputError, match=f"takes {net.smallest}×{net.smallest} or more"):
+            net(case.images(size=net.smallest - 1))
+        net.smallest -= 1  # and this is no more cautious than need be
+        with pytest.raises(RuntimeError):
+            net(case.images(size=net.smallest))
+
+
+@cases
+def test_feature_maps_are_as_described(case):
+    net = case.make(features_only=True).eval()
+    with torch.device("meta"):
+        maps = net.to("meta")(torch.empty(2, 3, 1024, 1024))
+    assert net.strides == sorted(net.strides) and len(maps) == len(net.strides)
+    for found, channels, stride in zip(maps, net.channels, net.strides):
+        assert found.shape[1] == channels
+        assert abs(found.shape[2] * stride / 1024 - 1) < 0.06
+    assert not list(net.head.parameters())
+    with pytest.raises(InputError, match="no classifier"):
+        net.reset_classifier(3)
+
+
+@cases
+def test_dilation_gives_the_same_pixels_and_those_between(case):
+    net = case.make(features_only=True).double().eval()
+    x = case.images(size=case.size + 2).double()
+    maps = net(x)
+    for least in [s for s in net.strides if s in (4, 8, 16)]:
+        dense = case.make(features_only=True, output_stride=least).double().eval()
+        dense.load_state_dict(net.state_dict())
+        assert dense.strides == [min(s, least) for s in net.strides]
+        for map_, fine, s in zip(maps, dense(x), net.strides):
+            step = max(1, s // least)
+            torch.testing.assert_close(fine[:, :, ::step, ::step], map_)
+
+
+@cases
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_kind_trains(case, kind):
+    net = case.make(conv=kind)
+    assert all(path in dict(net.named_modules()) for path in net.kept)
+    net(case.images()).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@cases
+def test_freezing(case):
+    net = case.make()
+    paths = [path for path, _ in net.steps()]
+    until = paths[len(paths) // 2]
+    net.freeze(until)
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net(case.images()).sum().backward()
+    for path, step in net.steps():
+        frozen = paths.index(path) <= paths.index(until)
+        assert all((p.grad is None) == frozen for p in step.parameters())
+        same = [
+            torch.equal(before[f"{path}.{name}"], value)
+            for name, value in step.state_dict().items()
+            if name.endswith("running_var")
+        ]
+        assert all(same) if frozen else not any(same)
+    net.freeze(None)
+    assert all(p.requires_grad for p in net.parameters())
+    assert all(m.training for m in net.modules())
+    with pytest.raises(InputError, match="no flow or step 'nowhere'"):
+        net.freeze("nowhere")
+
+
+@cases
+def test_checkpointing_and_channels_last_change_nothing(case):
+    x, grads = case.images(), []
+    for options, layout in (({}, False), ({"checkpointing": True}, False), ({}, True)):
+        net = case.make(**options).double()
+        images = x.double()
+        if layout:
+            net, images = (
+                net.to(memory_format=torch.channels_last),
+                images.contiguous(memory_format=torch.channels_last),
+            )
+        for module in net.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        net(images).square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    torch.testing.assert_close(grads[1], grads[0])
+    torch.testing.assert_close(grads[2], grads[0])
+
+
+@cases
+def test_autocast(case):
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        logits = case.make().eval()(case.images())
+    assert logits.dtype == torch.bfloat16 and logits.isfinite().all()
+
+
+@cases
+def test_compiles_whole_and_exports(case):
+    net, x = case.make().eval(), case.images()
+    expected = net(x)
+    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), expected)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.testing.assert_close(exported.module()(x), expected)
+    assert exported.module()(x[:1].repeat(3, 1, 1, 1)).shape[0] == 3
