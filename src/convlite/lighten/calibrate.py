@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Kind
+from .answers import BATCH
 from .decompose import set_factors_
 from .fit import Target, _solve, fit
-from .observe import BATCH, Observed, hooked
+from .observe import Observed, hooked
 from .patches import Sums, read_patches
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
@@ -23,7 +24,6 @@ def refit_(
     kinds: Mapping[str, Kind],
     seen: Mapping[str, Observed],
     images: Tensor,
-    advance: Callable[[], object] = lambda: None,
 ) -> None:
     """Fit each replaced layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
 
@@ -49,7 +49,6 @@ def refit_(
             best = _solve(target.second, target.cross.T).T  # the dense kernel for these inputs
             target = Target(best, target.second, target.cross, target.energy)
             fit_layer_(module, kinds[path], at, target, sums)
-            advance()
 
         return hook
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
-from .observe import BATCH, float_outputs
+from .answers import BATCH, Answers, float_outputs
 
 RATE = 2e-3
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -18,7 +18,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 def distil_(
     light: nn.Module,
     original: nn.Module,
-    images: Tensor,
+    known: Answers,
     *,
     epochs: int,
     seed: int = 0,
@@ -31,20 +31,17 @@ def distil_(
     for logits, maps and features. AdamW, a tenth of the steps to warm up, then cosine to zero.
 
     Arguments:
-        images: (N, C, H, W), N of at least 2.
+        known: the images, and the original's answers.
         augment: changes a batch at random; the original then answers for the changed images.
         say: told after each step how far it is.
 
     Raises:
         RunError: the loss is no longer finite.
     """
+    images, count = known.images, len(known.images)
     generator = torch.Generator().manual_seed(seed)
-    original.eval()
-    with torch.no_grad():
-        answers = [float_outputs(original(batch)) for batch in images.split(BATCH)]
-    wanted = [torch.cat(parts) for parts in zip(*answers)]
-    scales = [((out - out.mean(0)) ** 2).mean().clamp_min(1e-12) for out in wanted]
-    steps_each = max(1, len(images) // BATCH)
+    scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
+    steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
     trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
@@ -55,28 +52,23 @@ def distil_(
     for module in light.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()  # the original answers without noise, so must its pupil
-    step = 0
-    for _ in range(epochs):
-        order = torch.randperm(len(images), generator=generator).to(images.device)
-        for part in order.chunk(steps_each):
+    for epoch in range(epochs):
+        order = torch.randperm(count, generator=generator).to(images.device)
+        for i, part in enumerate(order.chunk(steps_each)):
             batch = images[part]
             if augment is None:
-                targets = [out[part] for out in wanted]
+                wanted = [out[part] for out in known.outputs]
             else:
                 batch = augment(batch, generator)
                 with torch.no_grad():
-                    targets = float_outputs(original(batch))
+                    wanted = float_outputs(original(batch))
             given = float_outputs(light(batch))
-            loss = sum(
-                (((a - b) ** 2).mean() / scale for a, b, scale in zip(given, targets, scales)),
-                start=batch.new_zeros(()),
-            )
+            loss = torch.stack([((a - b) ** 2).mean() / s for a, b, s in zip(given, wanted, scales)]).sum()
             if not bool(loss.isfinite()):
                 raise RunError("The distillation diverged: its loss is no longer finite; distil for fewer epochs.")
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-            step += 1
-            say(f"distilling, step {step} of {steps}, loss {float(loss):.4f}")
+            say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()

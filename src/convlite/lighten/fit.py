@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
-LARGEST = 4096  # unknowns beyond which a depthwise factor is not solved for again
+LARGEST = 1800  # unknowns beyond which a depthwise factor is not solved for again
 
 
 @dataclass(frozen=True)

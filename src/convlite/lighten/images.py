@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .answers import Answers
 
 CALIBRATION = 1024  # images that closed forms and refits look at; more add little
 LIMIT = 16384  # images kept of an iterable
@@ -44,16 +45,24 @@ def gather(images: Tensor | Iterable[Any], device: torch.device) -> Tensor:
     total = sum(len(batch) for batch in batches)
     if total < 2:
         raise InputError(f"At least two images are needed to see what the network does, given {total}.")
-    pool = torch.cat([batch.detach() for batch in batches]).to(device)
+    pool = torch.cat([batch.detach() for batch in batches]).to(device, memory_format=torch.channels_last)
     if not bool(pool.isfinite().all()):
         raise InputError("Some of the images hold values that are not finite: check how they were made.")
     return pool
 
 
-def split(pool: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Images to fit on (at most CALIBRATION), and others to measure on: a fifth, drawn at random."""
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)).to(pool.device)
-    held = min(max(1, len(pool) // 5), CALIBRATION // 4)
+def split(known: Answers, seed: int) -> tuple[Answers, Answers]:
+    """Images to fit on (at most CALIBRATION), and others to measure on: a fifth, drawn at random.
+
+    Too few images to set any aside are used for both.
+    """
+    count = len(known.images)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(known.images.device)
+    held = min(count // 5, CALIBRATION // 4)
     held = held if held > 1 else 0
-    unseen = pool[order[:held]] if held else pool
-    return pool[order[held : held + CALIBRATION]], unseen
+    sample, unseen = order[held : held + CALIBRATION], order[:held] if held else order
+    return _some(known, sample), _some(known, unseen)
+
+
+def _some(known: Answers, index: Tensor) -> Answers:
+    return Answers(known.images[index], tuple(out[index] for out in known.outputs))

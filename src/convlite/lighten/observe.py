@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from ..errors import InputError, RunError
 from ..kinds import Conv
+from .answers import BATCH, float_outputs
 from .patches import Sums, read_outputs, read_patches, sample_positions
 
-BATCH = 64  # images run at once
 PROBES = 256  # images from which sensitivities are taken
 
 
@@ -53,35 +51,18 @@ def hooked(hooks: Mapping[nn.Module, Callable[..., Any]], *, before: bool = Fals
             handle.remove()
 
 
-def float_outputs(out: Any) -> list[Tensor]:
-    """Every floating-point tensor in what a network returned, in a fixed order.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    if not found:
-        raise InputError("The network returns no floating-point tensor, so there is nothing to stay close to.")
-    return found
-
-
 def observe(
     net: nn.Module,
     convs: Mapping[str, Conv],
     images: Tensor,
     *,
     seed: int = 0,
-    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Observed]:
     """Run `net` (in eval mode) over the images and see what each convolution does.
 
     Arguments:
         convs: path → value with the size of its input.
         images: (N, C, H, W).
-        advance: called after each batch.
-
-    Raises:
-        RunError: the network's outputs are not finite on these images.
     """
     modules = dict(net.named_modules())
     generator = torch.Generator().manual_seed(seed)
@@ -109,10 +90,7 @@ def observe(
 
     with torch.no_grad(), hooked({modules[path]: look(path) for path in convs}):
         for start in range(0, len(images), BATCH):
-            outputs = float_outputs(net(images[start : start + BATCH]))
-            if not all(bool(out.isfinite().all()) for out in outputs):
-                raise RunError("The network's outputs on the calibration images are not finite: check its weights.")
-            advance()
+            net(images[start : start + BATCH])
     for path, gain in _gains(net, {path: modules[path] for path in convs}, images[:PROBES], seed).items():
         seen[path].gain = gain.expand(seen[path].conv.m)
     return seen
@@ -151,27 +129,3 @@ def _gains(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor, seed:
                 if gradient is not None:
                     gains[path] = gains[path] + gradient.detach().double().square().sum((0, 2, 3)).cpu()
     return {path: (gain / max(energy, 1e-300)).to(images.device) for path, gain in gains.items()}
-
-
-def relative_error(original: nn.Module, light: nn.Module, images: Tensor, outputs: Sequence[Tensor] = ()) -> float:
-    """Squared distance between the two networks' outputs over the variance of the original's.
-
-    Both in eval mode. 0 is the same network, 1 is one that answers with the mean.
-    """
-    distance = variance = 0.0
-    sums: list[Tensor] = []
-    squares, count = 0.0, 0
-    with torch.no_grad():
-        for batch in images.split(BATCH):
-            wanted, given = float_outputs(original(batch)), float_outputs(light(batch))
-            for i, (a, b) in enumerate(zip(wanted, given)):
-                distance += float((a - b).double().square().sum())
-                squares += float(a.double().square().sum())
-                total = a.double().sum(0)
-                if i < len(sums):
-                    sums[i] += total
-                else:
-                    sums.append(total)
-            count += len(batch)
-    variance = squares - sum(float(total.square().sum()) for total in sums) / count
-    return distance / max(variance, 1e-300)

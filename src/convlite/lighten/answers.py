@@ -1,0 +1,74 @@
+"""What the original network answers, and how far another is from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import InputError, RunError
+
+BATCH = 64  # images run at once
+
+
+def float_outputs(out: Any) -> list[Tensor]:
+    """Every floating-point tensor in what a network returned, in a fixed order.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if not found:
+        raise InputError("The network returns no floating-point tensor, so there is nothing to stay close to.")
+    return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Images, and the original network's outputs for them: each (N, ...), in the order of `float_outputs`."""
+
+    images: Tensor
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def variances(self) -> tuple[float, ...]:
+        """The variance over the images of each output, summed over its elements and averaged over images."""
+        return tuple(float((out - out.mean(0)).double().square().sum()) / len(out) for out in self.outputs)
+
+    def error(self, light: nn.Module) -> float:
+        """Squared distance of `light`'s outputs from these, relative to their variance, in eval mode.
+
+        0: the same answers; 1: no better than always answering with the mean.
+        """
+        distance = 0.0
+        with torch.no_grad():
+            for start in range(0, len(self.images), BATCH):
+                here = slice(start, start + BATCH)
+                for wanted, given in zip(self.outputs, float_outputs(light(self.images[here]))):
+                    distance += float((wanted[here] - given).double().square().sum())
+        return distance / len(self.images) / max(sum(self.variances), 1e-30)
+
+
+def answers(original: nn.Module, images: Tensor) -> Answers:
+    """Run the original, in eval mode, over images (N, C, H, W).
+
+    Raises:
+        InputError: it returns no floating-point tensor, or one that does not begin with the batch.
+        RunError: its outputs are not finite.
+    """
+    parts: list[list[Tensor]] = []
+    with torch.no_grad():
+        for batch in images.split(BATCH):
+            found = float_outputs(original(batch))
+            for out in found:
+                if out.shape[:1] != batch.shape[:1]:
+                    raise InputError(
+                        f"Every output must begin with the batch of {len(batch)} images, given one of {tuple(out.shape)}."
+                    )
+                if not bool(out.isfinite().all()):
+                    raise RunError("The network's outputs for these images are not finite: check its weights.")
+            parts.append(found)
+    return Answers(images, tuple(torch.cat(same) for same in zip(*parts)))
