@@ -105,7 +105,8 @@ def test_code_between_can_t_be_written(between):
 
 def test_short_spellings():
     assert str(kinds.Separable()) == "separable"
-    assert str(kinds.Grouped(4)) == "grouped(groups=4)"
+    assert str(kinds.Grouped(4)) == "grouped(4)"
+    assert str(kinds.Bottleneck(8, 6)) == "bottleneck(8, 6)"
     assert str(kinds.Separable(multiplier=2, between="ReLU")) == "separable(between='ReLU', multiplier=2)"
 
 

@@ -87,8 +87,14 @@ class Kind(ABC):
 
     def __str__(self) -> str:
         """As the command line spells it, without what is as by default; `kinds.parse` is the way back."""
-        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
-        given = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        given: list[str] = []
+        named = False  # after a value that is left out, the others need their names
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value == field.default:
+                named = True
+            else:
+                given.append(f"{field.name}={value!r}" if named else repr(value))
         return f"{self.name}({', '.join(given)})" if given else self.name
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,9 +116,7 @@ class Kind(ABC):
         """The primitive convolutions; the input size of all but the first is filled in by `layers`."""
 
     @abstractmethod
-    def _module(
-        self, dense: Conv, device: torch.device | str | None, dtype: torch.dtype | None
-    ) -> nn.Module: ...
+    def _module(self, dense: Conv, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module: ...
 
     def _why_not(self, dense: Conv) -> str | None:
         return None

@@ -67,9 +67,8 @@ def layers(found: Costs, rows: Iterable[Row]) -> RenderableType:
 def comparison(found: Mapping[str, Any]) -> RenderableType:
     """The study notes' table of one layer: what each kind promises, and what was measured beside it."""
     layouts = found["layouts"]
-    table = _table(
-        "kind", ">params", ">MACs", ">promised", *(f">{name.replace('_', ' ')}" for name in layouts)
-    )
+    headers = (f">{name.replace('_', chr(10))} ms" for name in layouts)
+    table = _table("kind", ">params", ">MACs", ">promised", *headers)
     for one in found["kinds"]:
         cells: list[Text | str] = [
             Text(one["kind"], style="bold").append(f"\n{one['formula']}", style="not bold dim"),
@@ -80,11 +79,20 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
         for name in layouts:
             ms = one["ms"][name]
             half = (ms["high"] - ms["low"]) / 2
-            cells.append(
-                Text(f"{ms['median']:.3g} ±{half:.2g} ms\n").append(times(ms["speedup"]), style="bold")
-            )
+            cells.append(Text(f"{ms['median']:.3g} ±{half:.2g}\n").append(times(ms["speedup"]), style="bold"))
         table.add_row(*cells)
-    lines = [Text(f"{one['kind']}: {one['why_not']}.", style="dim") for one in found["left_out"]]
+    machine = found["machine"] or {}
+    lines = (
+        [
+            Text(
+                f"Measured on {machine['processor']}, {count(machine['threads'], 'thread')}, {machine['dtype']}, "
+                f"torch {machine['torch']}."
+            )
+        ]
+        if machine
+        else []
+    )
+    lines += [Text(f"{one['kind']}: {one['why_not']}.", style="dim") for one in found["left_out"]]
     return Group(
         table,
         Text(
@@ -109,7 +117,7 @@ def history(found: History) -> RenderableType:
 
 def score(found: Score, classes: Sequence[str], worst: int = 3) -> RenderableType:
     """How good a network is, and the classes it knows least."""
-    table = _table("", ">", "")
+    table = _table("score", ">", "")
     table.add_row("accuracy", percent(found.top1, 2), f"{found.correct:,} of {count(found.count, 'image')}")
     table.add_row("among the five highest", percent(found.top5, 2), "")
     table.add_row("cross entropy", f"{found.loss:.4f}", "")
@@ -174,7 +182,7 @@ def predictions(found: Iterable[Prediction]) -> RenderableType:
 
 def _table(*columns: str) -> Table:
     """Columns of names, which are folded where they must be, and of figures (">..."), which never are."""
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_header=any(columns))
     for column in columns:
         if column.startswith(">"):
             table.add_column(column[1:], justify="right", no_wrap=True)
@@ -196,8 +204,7 @@ def _operation(row: Row) -> str:
     words = [row.op, "×".join(map(str, conv.k))]
     if conv.stride != (1, 1):
         words.append(
-            "/"
-            + ("×".join(map(str, conv.stride)) if conv.stride[0] != conv.stride[1] else str(conv.stride[0]))
+            "/" + ("×".join(map(str, conv.stride)) if conv.stride[0] != conv.stride[1] else str(conv.stride[0]))
         )
     if conv.groups > 1:
         words.append("depthwise" if conv.groups == conv.c else f"groups {conv.groups}")
@@ -209,16 +216,24 @@ def _totals(found: Costs) -> Iterable[Text]:
     yield Text(f"{exact(found.params)} parameters, {exact(found.macs)} MACs for an input of {sizes}")
     if found.unknown:
         names = ", ".join(f"{one.op} ({one.calls})" for one in found.unknown)
-        yield Text(
-            f"Not counted: {names}; that is {percent(1 - found.coverage.elements)} of all elements written."
-        )
+        yield Text(f"Not counted: {names}; that is {percent(1 - found.coverage.elements)} of all elements written.")
     if found.idle:
         yield Text(f"Never ran: {', '.join(found.idle)}.")
 
 
 def _left(left: Sequence[Left]) -> Iterable[Text]:
-    reasons: dict[str, list[str]] = {}
-    for one in left:
-        reasons.setdefault(one.reason, []).append(one.path or "(model)")
-    for reason, paths in reasons.items():
+    for reason, paths in _by_reason((one.path, one.reason) for one in left):
         yield Text(f"Left alone, {reason}: {', '.join(paths)}.", style="dim")
+
+
+def kept(found: Mapping[str, str]) -> Iterable[RenderableType]:
+    """Where the asked kind of convolution does not stand, by reason."""
+    for reason, paths in _by_reason(found.items()):
+        yield Text(f"Kept as published, {reason}: {', '.join(paths)}.", style="dim")
+
+
+def _by_reason(found: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
+    reasons: dict[str, list[str]] = {}
+    for path, reason in found:
+        reasons.setdefault(reason, []).append(path or "(model)")
+    return reasons.items()

@@ -1,0 +1,164 @@
+"""The one place where a MODEL of the command line becomes a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import kinds
+from ..errors import InputError, RunError, nearest
+from ..models import FAMILIES, create
+from ..models.saved import load, read_config
+from .options import Size
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network, and what is known of it.
+
+    Arguments:
+        net: in eval mode.
+        input: (C, H, W) that it was made for, where known.
+        about: what was saved beside its weights: classes, preprocess, metrics.
+    """
+
+    net: nn.Module
+    input: Size | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def size(self, given: Size | None) -> Size:
+        """The input to use: what was given, or else what the network was made for.
+
+        Raises:
+            InputError: neither is known.
+        """
+        if given is None and self.input is None:
+            raise InputError("This model does not say what images it takes: give their size, as --input 3x224x224.")
+        return given or self.input  # type: ignore[return-value]
+
+
+def find(
+    model: str,
+    *,
+    conv: str | None = None,
+    classes: int | None = None,
+    channels: int | None = None,
+    trained: bool = False,
+    like: str | None = None,
+) -> Found:
+    """The network that `model` names.
+
+    Arguments:
+        conv: the kind of a family's spatial convolutions.
+        classes, channels: of a fresh network of a family or of timm; as published where left out.
+        trained: fetch published weights for timm's networks; the others have those they come with.
+        like: the MODEL that a saved network of no family was lightened from.
+
+    Raises:
+        InputError: no such model, or an option that it can't take.
+        RunError: published weights could not be fetched.
+    """
+    about = about_of(model)
+    if model in FAMILIES:
+        kind = None if conv is None else kinds.parse(conv)
+        size = (channels or FAMILIES[model].input[0], *FAMILIES[model].input[1:])
+        net = create(model, conv=kind, num_classes=classes, in_channels=size[0])
+        return Found(net.eval(), size)
+    if conv is not None:
+        raise InputError(
+            f"--conv chooses the kind of convolution in a family, and {model!r} is none: leave it out."
+        )
+    if model.startswith("timm:"):
+        return _timm(model.removeprefix("timm:"), classes, channels, trained)
+    if _in_a_file(model):
+        file, _, factory = model.rpartition(":")
+        return Found(_made_by(Path(file), factory).eval())
+    return _saved(Path(model), about, like)
+
+
+def about_of(model: str) -> Mapping[str, Any]:
+    """What was saved beside the weights of a MODEL: classes, preprocess, metrics; nothing where it is no folder.
+
+    Raises:
+        InputError: no such model.
+    """
+    if model in FAMILIES or model.startswith("timm:") or _in_a_file(model):
+        return {}
+    if Path(model).is_dir():
+        about: Mapping[str, Any] = read_config(model)["about"]
+        return about
+    raise InputError(
+        f"There is no model {model!r}, neither a family nor a saved folder, timm:NAME or file.py:factory; "
+        f"{nearest(model, FAMILIES)}"
+    )
+
+
+def _in_a_file(model: str) -> bool:
+    return model.rpartition(":")[0].endswith(".py")
+
+
+def _saved(folder: Path, about: Mapping[str, Any], like: str | None) -> Found:
+    created = read_config(folder)["create"] or {}
+    if "preprocess" in about:
+        input: Size | None = (about["preprocess"]["channels"], *about["preprocess"]["size"])
+    elif created:
+        input = (created["arguments"].get("in_channels", 3), *FAMILIES[created["name"]].input[1:])
+    else:
+        input = None
+    if like is None and not created:
+        raise InputError(
+            f"{folder} was saved from a network of no family: say what it was made from, as --like file.py:factory."
+        )
+    return Found(load(folder, None if like is None else find(like).net), input, about)
+
+
+def _made_by(file: Path, factory: str) -> nn.Module:
+    """What a function, a class or a module of a Python file makes."""
+    if not file.is_file():
+        raise InputError(f"There is no file {file}: give the Python file that makes the network.")
+    name = f"_{file.stem}"  # so that a file called torch.py hides nothing
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(file.parent.resolve()))  # as when the file itself is run: it may import its neighbours
+    spec.loader.exec_module(module)  # the user's own code: what it raises, it says itself
+    made = getattr(module, factory, None)
+    if made is None:
+        public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise InputError(f"{file} has no {factory!r}; {nearest(factory, public)}")
+    net = made if isinstance(made, nn.Module) else made() if callable(made) else made
+    if not isinstance(net, nn.Module):
+        raise InputError(f"{factory} of {file} gives a {type(net).__name__}: a network is a torch.nn.Module.")
+    return net
+
+
+def _timm(name: str, classes: int | None, channels: int | None, trained: bool) -> Found:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise InputError(f"timm:{name} needs the package timm, which is not installed: pip install timm.") from None
+    if not timm.is_model(re.sub(r"\..*", "", name)):
+        alike = timm.list_models(f"*{name[:6]}*")[:3]
+        raise InputError(
+            f"timm has no model {name!r}; "
+            + (f"it has {', '.join(alike)}." if alike else "see timm.list_models().")
+        )
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        net: Any = timm.create_model(name, pretrained=trained, **given)
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"timm could not make {name} with published weights: {' '.join(str(error).split())[:200]}"
+        ) from error
+    channels_in, height, width = net.default_cfg["input_size"]
+    return Found(net.eval(), (channels or channels_in, height, width))

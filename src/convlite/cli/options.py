@@ -1,0 +1,109 @@
+"""The options that several verbs take, so that each means the same everywhere; and how answers are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console, RenderableType
+
+from ..errors import InputError
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A family's name, timm:NAME, path/file.py:factory, or a saved folder.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="digits (built in), a folder that holds a folder of pictures for each class, or an archive of one.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write to.", show_default=False)]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The seed of every random choice.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda or mps; the fastest there is where left out."),
+]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="CxHxW",
+        help="Size of an image, as 3x224x224; what the model was made for where left out.",
+    ),
+]
+Conv = Annotated[
+    str | None,
+    typer.Option(
+        "--conv",
+        metavar="KIND",
+        help="The kind of a family's spatial convolutions: normal, separable, 'grouped(4)', "
+        "'separable(multiplier=2)', ... The published one where left out.",
+    ),
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        metavar="MODEL",
+        help="For a folder saved from a network of no family: what it was lightened from.",
+    ),
+]
+SkipCorrupt = Annotated[
+    bool, typer.Option("--skip-corrupt", help="Leave out pictures that can't be read, instead of stopping.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+Size = tuple[int, int, int]
+
+
+def size_of(text: str | None) -> Size | None:
+    """(C, H, W) from "3x224x224".
+
+    Raises:
+        InputError: no such sizes.
+    """
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise InputError(f"An input is written as channels x height x width, like 3x224x224, given {text!r}.")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of that name; the fastest there is where None.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name is None:
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):  # the second where torch was built without it
+        raise InputError(f"There is no device {name!r} here: give cpu, or leave --device out.") from None
+
+
+def show(answer: dict[str, Any], as_json: bool, *tables: RenderableType) -> None:
+    """Print the answer on stdout: the JSON object alone, or the tables; a string is never broken or styled."""
+    if as_json:
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    else:
+        console = Console(file=sys.stdout, highlight=False)
+        for table in tables:
+            plain = isinstance(table, str)  # commands and paths, to be copied
+            console.print(table, markup=not plain, soft_wrap=plain)
+    sys.stdout.flush()  # here, where a closed pipe is still handled
