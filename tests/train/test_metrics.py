@@ -1,0 +1,71 @@
+"""Evaluation counts what a plain loop counts, and leaves the network as it was."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from convlite.data import Data, Images
+from convlite.errors import InputError
+from convlite.train import evaluate
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 256])
+def test_every_figure_is_that_of_a_plain_loop(net, tiny, batch_size):
+    score = evaluate(net, tiny.test, tiny, batch_size=batch_size)
+    with torch.no_grad():
+        logits = copy.deepcopy(net).eval()(tiny.normalise(tiny.test.pixels)).double()
+    labels, right = tiny.test.labels.tolist(), 0
+    by_class = {c: [] for c in range(3)}
+    loss = 0.0
+    for row, label in zip(logits, labels):
+        hit = max(range(3), key=lambda c: float(row[c])) == label
+        right += hit
+        by_class[label].append(hit)
+        loss -= float(row.log_softmax(0)[label])
+    assert (score.correct, score.count) == (right, 50)
+    assert score.top1 == right / 50 and score.top5 == 1.0  # of three classes, five hold all
+    assert score.per_class == tuple(sum(hits) / len(hits) for hits in by_class.values())
+    assert abs(score.loss - loss / 50) < 1e-5
+    assert json.loads(json.dumps(score.to_dict()))["correct"] == right
+
+
+def test_top5_and_a_class_without_images():
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            return -torch.arange(8.0).expand(len(x), 8)  # class 0 first, then 1, 2, ...
+
+    images = Images(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 4, 5, 7]))
+    data = Data(images, images, tuple("abcdefgh"), (0.0,), (1.0,), "made")
+    score = evaluate(Fixed(), images, data)
+    assert (score.top1, score.top5) == (0.25, 0.5)
+    assert score.per_class == (1.0, None, None, None, 0.0, 0.0, None, 0.0)
+
+
+def test_the_network_is_left_as_it_was_also_after_a_failure(net, tiny):
+    net.train()
+    net[1].eval()  # a frozen norm
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    evaluate(net, tiny.test, tiny)
+    wrong = Images(tiny.test.pixels[:, :1], tiny.test.labels)
+    with pytest.raises(RuntimeError):
+        evaluate(net, wrong, tiny)
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_layout_in_memory_changes_no_figure(net, tiny):
+    plain = evaluate(net, tiny.test, tiny)
+    assert evaluate(net.to(memory_format=torch.channels_last), tiny.test, tiny) == plain
+
+
+def test_networks_and_images_that_do_not_fit(net, tiny):
+    with pytest.raises(InputError, match=r"answers an image of 3x12x12 with \(1, 8, 5, 5\), but there are 3"):
+        evaluate(net[:6], tiny.test, tiny)
+    net[0] = torch.nn.Conv2d(1, 8, 3)
+    with pytest.raises(InputError, match="can't take images of 3x12x12"):
+        evaluate(net, tiny.test, tiny)
+    with pytest.raises(InputError, match="no images"):
+        evaluate(net, tiny.test[:0], tiny)

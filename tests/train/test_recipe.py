@@ -1,0 +1,74 @@
+"""Recipes: their rate, their JSON, and what they refuse."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convlite.errors import InputError
+from convlite.train import RECIPES, Recipe, recipe
+from convlite.train.recipe import SCHEDULES
+
+recipes = st.builds(
+    Recipe,
+    epochs=st.integers(1, 300),
+    rate=st.floats(1e-4, 10),
+    warmup=st.floats(0, 1),
+    schedule=st.sampled_from(SCHEDULES),
+    flip=st.booleans(),
+)
+
+
+@given(recipes, st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_the_rate_rises_then_falls_and_stays_in_bounds(made, moments):
+    rates = [(at, made.rate_at(at)) for at in sorted(moments)]
+    assert all(0 <= rate <= made.rate * (1 + 1e-9) for _, rate in rates)
+    for (a, rate_a), (b, rate_b) in zip(rates, rates[1:]):
+        if b < made.warmup:
+            assert rate_a <= rate_b
+        elif a >= made.warmup:
+            assert rate_a >= rate_b
+
+
+def test_where_the_rate_peaks_and_ends():
+    for schedule, end in {"cosine": 0, "linear": 0, "constant": 0.4}.items():
+        made = Recipe(rate=0.4, warmup=0.25, schedule=schedule)
+        assert made.rate_at(0) == 0 and made.rate_at(0.25) == 0.4
+        assert math.isclose(made.rate_at(1), end, abs_tol=1e-12)
+    assert Recipe(rate=0.4, warmup=0).rate_at(0) == 0.4
+    assert math.isclose(Recipe(rate=0.4, warmup=0.2).rate_at(0.6), 0.2)  # half of a cosine
+
+
+@given(recipes)
+def test_json_and_back(made):
+    assert Recipe.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_named_recipes():
+    assert recipe("digits") == Recipe() and not recipe("digits").flip
+    assert set(RECIPES) == {"digits", "cifar"} and recipe("cifar").flip
+    with pytest.raises(InputError, match=r"no recipe 'cifer': did you mean cifar\?"):
+        recipe("cifer")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"epochs": 0}, "epochs is 1 or more, not 0"),
+        ({"batch_size": 0}, "batch_size is 1 or more"),
+        ({"rate": 0.0}, "rate is above 0"),
+        ({"rate": math.nan}, "rate is above 0, not nan"),
+        ({"momentum": 1.0}, "momentum is from 0 to below 1"),
+        ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
+        ({"label_smoothing": 1.0}, "label_smoothing is from 0"),
+        ({"warmup": 1.5}, "warmup is from 0 to 1"),
+        ({"shift": -1}, "shift is 0 or more"),
+        ({"schedule": "cosin"}, r"no schedule 'cosin': did you mean cosine\?"),
+        ({"epoch": 3}, r"no setting 'epoch': did you mean epochs\?"),
+    ],
+)
+def test_what_is_refused(wrong, says):
+    with pytest.raises(InputError, match=says):
+        Recipe.from_dict(wrong)
