@@ -18,9 +18,8 @@ from .trace import Call, Trace
 def analyse(model: nn.Module, input: Any) -> Table:
     """What one forward of `model` costs, layer by layer.
 
-    The forward runs once on the meta device, in eval mode and without gradients: nothing is computed, so that
-        the
-    largest networks take milliseconds. The model is left exactly as it was, whatever happens.
+    The forward runs once on the meta device, in eval mode and without gradients: nothing is computed, so
+    that the largest networks take milliseconds. The model is left exactly as it was, whatever happens.
 
     Arguments:
         model: any `nn.Module`; one from `torch.compile` or `DistributedDataParallel` is unwrapped.
@@ -38,26 +37,30 @@ def analyse(model: nn.Module, input: Any) -> Table:
     dtype = given.float_type(model)
     inputs = given.on_meta(input, dtype)
     with borrowed(model) as loan:
-        trace = Trace(loan)
+        parameters, trace = _Parameters(loan), Trace(loan)
         try:
             trace.run(*inputs)
         except Exception as error:
             raise given.failure(model, inputs, trace.where, error) from error
-        return _table(loan, trace, inputs)
+        return _table(loan, trace, parameters, inputs)
 
 
 class _Parameters:
-    """Whose each parameter is, by the `id` of its stand-in; and which were read by whom."""
+    """Whose each parameter is, by the `id` of its stand-in, before the forward; and who then reads it."""
 
     def __init__(self, loan: Borrowed) -> None:
         self.size: dict[int, int] = {}
         self.owner: dict[int, str] = {}  # the first module that has it
+        self.of: dict[str, dict[str, int]] = {}  # all that a module has, also those that another had first
         self.names: dict[int, list[str]] = {}
         self.frozen = 0
+        self.buffers = sum(buffer.numel() for buffer in loan.model.buffers())
         for path, module in loan.modules.items():
+            self.of[path] = {}
             for name, tensor in module._parameters.items():
                 if tensor is None:
                     continue
+                self.of[path][name] = id(tensor)
                 if id(tensor) not in self.owner:
                     self.owner[id(tensor)] = path
                     self.size[id(tensor)] = tensor.numel()
@@ -65,20 +68,21 @@ class _Parameters:
                 names = self.names.setdefault(id(tensor), [])
                 names += [f"{prefix}.{name}" if prefix else name for prefix in loan.names[id(module)]]
         self.unclaimed = dict(self.size)
-        self.elsewhere: dict[int, list[str]] = {}  # "path: operation" of readers that are not the owner
+        self.readers: dict[int, dict[tuple[str, str], None]] = {}  # (path, operation), in order
 
     def claim(self, call: Call) -> int:
         """How many parameters the call is the first of their own module to read."""
         claimed = 0
         for one in call.reads:
+            self.readers.setdefault(one, {})[call.frame.path, call.operation.name] = None
             if self.owner[one] == call.frame.path:
                 claimed += self.unclaimed.pop(one, 0)
-            else:
-                readers = self.elsewhere.setdefault(one, [])
-                reader = f"{call.frame.path}: {call.operation.name}"
-                if reader not in readers:
-                    readers.append(reader)
         return claimed
+
+    def elsewhere(self, path: str, ids: Iterable[int]) -> tuple[str, ...]:
+        """What reads these parameters outside the module at `path`, as "path: operation"."""
+        readers = dict.fromkeys(reader for one in ids for reader in self.readers.get(one, ()))
+        return tuple(f"{where}: {op}" for where, op in readers if where != path)
 
     def notes(self, call: Call) -> Iterable[str]:
         for one in call.reads:
@@ -89,9 +93,8 @@ class _Parameters:
                 yield f"{names[0]} is also {', '.join(names[1:])}"
 
 
-def _table(loan: Borrowed, trace: Trace, inputs: given.Inputs) -> Table:
-    model, modules = loan.model, loan.modules
-    parameters = _Parameters(loan)
+def _table(loan: Borrowed, trace: Trace, parameters: _Parameters, inputs: given.Inputs) -> Table:
+    modules = loan.modules
     groups: dict[tuple[Any, ...], list[Call]] = {}
     claimed: dict[tuple[Any, ...], int] = {}
     for call in trace.calls:
@@ -102,12 +105,12 @@ def _table(loan: Borrowed, trace: Trace, inputs: given.Inputs) -> Table:
     convs = _convs(loan, trace, rows, parameters)
     rows += _unread(modules, parameters)
     return Table(
-        model=type(model).__name__,
+        model=type(loan.model).__name__,
         input=given.described(inputs),
         rows=tuple(rows),
         params=sum(parameters.size.values()),
         frozen=parameters.frozen,
-        buffers=sum(buffer.numel() for buffer in model.buffers()),
+        buffers=parameters.buffers,
         macs=sum(row.macs for row in rows),
         other_ops=sum(row.other_ops for row in rows),
         unknown=_unknown(trace.calls),
@@ -149,7 +152,7 @@ def _unread(modules: dict[str, nn.Module], parameters: _Parameters) -> Iterable[
     for one in parameters.unclaimed:
         by_path.setdefault(parameters.owner[one], []).append(one)
     for path, ids in by_path.items():
-        readers = dict.fromkeys(reader for one in ids for reader in parameters.elsewhere.get(one, ()))
+        readers = parameters.elsewhere(path, ids)
         yield Row(
             path=path, type=type(modules[path]).__name__, op="", calls=0,
             params=sum(parameters.size[one] for one in ids), macs=0, other_ops=0, weight_bytes=0,
@@ -186,8 +189,7 @@ def _coverage(trace: Trace) -> Coverage:
 def _idle(runs: dict[str, int], parameters: _Parameters) -> tuple[str, ...]:
     """Modules with parameters that never ran, and whose parameters nothing else read."""
     owners = set(parameters.owner.values())
-    read = {path for one, path in parameters.owner.items() if one not in parameters.unclaimed}
-    read |= {parameters.owner[one] for one in parameters.elsewhere}
+    read = {parameters.owner[one] for one in parameters.readers}
     return tuple(path for path, times in runs.items() if path in owners - read and not times)
 
 
@@ -199,18 +201,17 @@ def _convs(loan: Borrowed, trace: Trace, rows: list[Row], parameters: _Parameter
     computed = {
         call.frame.path
         for call in trace.calls
-        if call.geometry is not None and id(call.frame.module._parameters.get("weight")) not in call.reads
+        if call.geometry is not None and parameters.of[call.frame.path].get("weight") not in call.reads
     }
     uses = {}
     for path, module in loan.modules.items():
         if isinstance(module, nn.Conv2d):
-            ids = [id(tensor) for tensor in module._parameters.values() if tensor is not None]
             uses[path] = ConvUse(
                 names=tuple(loan.names[id(module)]),
                 runs=trace.runs[path],
                 calls=tuple(own.get(path, ())),
                 computed=path in computed,
-                elsewhere=tuple(dict.fromkeys(r for one in ids for r in parameters.elsewhere.get(one, ()))),
+                elsewhere=parameters.elsewhere(path, parameters.of[path].values()),
             )
     return uses
 

@@ -31,7 +31,7 @@ _FREE = """
     detach alias as_strided lift_fresh lift _unsafe_view _reshape_alias empty empty_like empty_strided
     empty_permuted new_empty new_empty_strided set_ resize_ sym_size sym_stride sym_numel sym_storage_offset
     _local_scalar_dense _assert_async _assert_scalar _functional_assert_async _assert_tensor_metadata
-    unsafe_split unsafe_split_with_sizes _fused_sdp_choice record_stream is_same_size
+    unsafe_split unsafe_split_with_sizes unsafe_chunk _fused_sdp_choice record_stream is_same_size
 """
 _ELEMENTWISE = """
     hardswish glu log_sigmoid_forward _prelu_kernel rrelu_with_noise complex polar floor_divide rsub
@@ -140,7 +140,7 @@ def learn(function: Any) -> Operation:
     kind: Class = "unknown"
     if known and name in _CLASSES:
         kind = _CLASSES[name]
-    elif function.is_view:
+    elif function.is_view or torch.Tag.inplace_view in function.tags:
         kind = "free"
     elif torch.Tag.pointwise in function.tags:
         kind = "elementwise"

@@ -84,7 +84,7 @@ def _batch_norm(args: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor] | None:
         return None
     if any(v is not None and (v.shape != x.shape[1:2] or v.dtype != x.dtype) for v in vectors):
         return None
-    nothing = _new(x, (0,))
+    nothing = _new(x, (0,))  # a processor keeps no statistics in eval mode
     return _new(x, x.shape), nothing, nothing
 
 

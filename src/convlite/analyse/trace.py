@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -90,12 +91,16 @@ class Trace(TorchDispatchMode):
         self._model = borrowed.model
         self._stack = [Frame("", borrowed.model, 0)]
         self._stand_ins = borrowed.stand_ins
+        self._storages = [
+            (t, t.untyped_storage()) for t in borrowed.stand_ins.values()
+        ]  # so that no address is reused
         self._weights = {
-            tensor.untyped_storage()._cdata: (id(tensor) if isinstance(tensor, nn.Parameter) else 0)
-            for tensor in borrowed.stand_ins.values()
+            storage._cdata: id(tensor) if isinstance(tensor, nn.Parameter) else 0
+            for tensor, storage in self._storages
         }
         self._own: set[int] = set()  # storages of tensors with data that the forward itself made
         self._kept: list[Tensor] = []  # so that neither they nor their addresses go
+        self._versions = contextlib.ExitStack()  # gives tensors that were not written to their version back
 
         for path, module in borrowed.modules.items():
             self.runs[path] = 0
@@ -103,7 +108,7 @@ class Trace(TorchDispatchMode):
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One forward; whatever it raises comes through, and `where` then says from which module."""
-        with _quiet(), self:
+        with _quiet(), self._versions, self:
             return self._model(*args, **kwargs)
 
     # ---- modules
@@ -178,6 +183,9 @@ class Trace(TorchDispatchMode):
         """
         known = any(id(t) in self._stand_ins for t in tensors)
         foreign = operation.mutates and not all(_storage(t) in self._own for t in tensors)
+        if foreign:
+            for tensor in tensors:
+                self._versions.enter_context(_unsafe_preserve_version_counter(tensor))
         if known or foreign or any(t.is_meta for t in tensors):
             args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs))
             out = self._run(function, operation, args, kwargs)
