@@ -48,7 +48,7 @@ def test_a_prediction_is_what_the_network_says_of_the_same_pixels(net, files, ba
         best = expected.argsort(descending=True)[:2].tolist()
         assert [name for name, _ in prediction.classes] == [CLASSES[i] for i in best]
         for (_, share), i in zip(prediction.classes, best):
-            assert abs(share - float(expected[i])) < 1e-5
+            assert abs(share - expected[i].item()) < 1e-5
     assert found[0].to_dict()["why_not"] is None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ recipes = st.builds(
 def test_the_rate_rises_then_falls_and_stays_in_bounds(made, moments):
     rates = [(at, made.rate_at(at)) for at in sorted(moments)]
     assert all(0 <= rate <= made.rate * (1 + 1e-9) for _, rate in rates)
-    for (a, rate_a), (b, rate_b) in zip(rates, rates[1:]):
+    for (a, rate_a), (b, rate_b) in pairwise(rates):
         if b < made.warmup:
             assert rate_a <= rate_b
         elif a >= made.warmup:
