@@ -92,8 +92,7 @@ def split(found: Listing, source: str) -> Split:
 
     classes = _classes(found, "", source)
     pairs = [
-        tuple((f, c) for c in sorted(classes) for f in classes[c] if held_out(f) is side)
-        for side in (False, True)
+        tuple((f, c) for c in sorted(classes) for f in classes[c] if held_out(f) is side) for side in (False, True)
     ]
     untrained = set(classes) - {c for _, c in pairs[0]}
     if untrained or not pairs[1]:
@@ -115,9 +114,7 @@ def _classes(found: Listing, part: str, source: str) -> dict[str, list[str]]:
     """The files of each class below `part` of the source, sorted."""
     prefix = f"{part}/" if part else ""
     depth = prefix.count("/") + 1
-    names = {
-        f.split("/")[depth - 1] for f in found.folders if f.startswith(prefix) and f.count("/") >= depth - 1
-    }
+    names = {f.split("/")[depth - 1] for f in found.folders if f.startswith(prefix) and f.count("/") >= depth - 1}
     classes: dict[str, list[str]] = {name: [] for name in names}
     for file in sorted(found.files):
         if file.startswith(prefix) and file.count("/") >= depth:

@@ -102,9 +102,7 @@ def _load_files(
     return Data(train, test, parts.classes, *statistics(train.pixels), source=str(source), skipped=skipped)
 
 
-def _decode(
-    found: Listing, names: Sequence[str], pixels: Tensor, stop: bool, progress: bool
-) -> list[str | None]:
+def _decode(found: Listing, names: Sequence[str], pixels: Tensor, stop: bool, progress: bool) -> list[str | None]:
     """Fill the rows of `pixels`; for each, why that failed, or None. `stop`: no further than a failure."""
     channels, height, width = pixels.shape[1:]
 
@@ -125,9 +123,7 @@ def _decode(
 
 def _common_size(files: Sequence[pictures.File], progress: bool) -> tuple[int, int]:
     sizes = track(in_threads(pictures.size_of, files), len(files), "looking at images", progress)
-    alike = {
-        size for size in sizes if not isinstance(size, str)
-    }  # what can't be read is dealt with when decoding
+    alike = {size for size in sizes if not isinstance(size, str)}  # what can't be read is dealt with when decoding
     own = alike.pop() if len(alike) == 1 else (LARGE, LARGE)
     return own if max(own) <= SMALL else (LARGE, LARGE)
 

@@ -86,6 +86,7 @@ def _opened(file: File, use: Callable[[Any], A]) -> A | str:
         SyntaxError,
         ValueError,
         EOFError,
+        NotImplementedError,
         struct.error,
         zlib.error,
         pillow.DecompressionBombError,
