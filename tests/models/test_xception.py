@@ -21,11 +21,11 @@ def test_the_small_form_is_light_enough_for_small_machines():
 
 
 def test_same_logits_as_timm():
-    peers.assert_parity(create("xception"), peers.timm("legacy_xception"), (299, 150), first=("rep",))
+    peers.assert_parity(peers.bare(create, "xception"), peers.timm("legacy_xception"), (299, 150), first=("rep",))
 
 
 def test_parity_would_notice_two_swapped_tensors():
-    ours, peer = create("xception").eval(), peers.randomise_(peers.timm("legacy_xception"))
+    ours, peer = peers.bare(create, "xception").eval(), peers.randomise_(peers.timm("legacy_xception"))
     peers.copy_by_position(ours, peer, first=("rep",))
     state = ours.state_dict()
     one, other = (f"middle.block{i}.branch.conv1.pointwise.weight" for i in (5, 6))
@@ -91,9 +91,9 @@ def test_the_shortcut_reads_what_no_activation_has_touched():
     [
         ({"mode": "caffe"}, "mode must be 'timm' or 'keras', given 'caffe'"),
         ({"conv": Separable(), "between": "ReLU"}, "give them inside conv="),
-        ({"depth": -1}, "depth can't be negative"),
-        ({"hidden": (0,)}, "hidden"),
-        ({"width": 0}, "width must be above 0, given 0"),
+        ({"depth": -1}, "0 or more; given -1"),
+        ({"hidden": (0,)}, "size of at least 1, given"),
+        ({"width": 0}, "channels must be above 0, given 0"),
     ],
 )
 def test_options_that_cannot_be(options, message):

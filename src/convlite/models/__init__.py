@@ -7,13 +7,21 @@ from typing import Any
 
 from ..errors import InputError, nearest
 from ..kinds import Kind, from_dict
-from . import resnet, xception
+from . import inception_v3, mobilenet, resnet, shufflenet, vgg, xception, xception_aligned
 from .backbone import Backbone, Family
 from .dilation import dilate_
 
 __all__ = ["FAMILIES", "Backbone", "Family", "create", "names", "options", "recreate"]
 
-FAMILIES: dict[str, Family] = {**xception.NETWORKS, **resnet.NETWORKS}
+FAMILIES: dict[str, Family] = {
+    **xception.NETWORKS,
+    **xception_aligned.NETWORKS,
+    **vgg.NETWORKS,
+    **resnet.NETWORKS,
+    **mobilenet.NETWORKS,
+    **shufflenet.NETWORKS,
+    **inception_v3.NETWORKS,
+}
 
 # What `create` sets on the finished network, whatever its family.
 _COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing")
@@ -77,9 +85,7 @@ def create(
     classes = family.classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
-    net = family.build(
-        conv=conv, stem=stem, num_classes=classes, in_channels=in_channels, **family.fixed, **own
-    )
+    net = family.build(conv=conv, stem=stem, num_classes=classes, in_channels=in_channels, **family.fixed, **own)
     if output_stride is not None:
         dilate_(net, output_stride)
     if dropout is not None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, nearest
-from .layers import Head, Maker, Residual, classifier, initialise_
+from .head import Head, classifier
+from .layers import Maker, Residual, initialise_
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .backbone import Backbone
-from .layers import AvgPool2d, Subsample, pair
+from .layers import Subsample
+from .pools import AvgPool2d, pair
 
 Sliding = nn.Conv2d | nn.MaxPool2d | AvgPool2d | Subsample
 _PROBE = 4096  # pixels; large beside the few that unpadded convolutions cut off

@@ -1,23 +1,24 @@
-"""What the families share: the maker of their convolutions, residual steps, pools and the head.
+"""What the families share: the maker of their layers, and the ways to join them.
 
 No activation works in place: a map may leave the network, or branch off, before the next layer reads it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kinds import Kind, Normal, conv
+from ..errors import InputError
+from ..kinds import Depthwise, Kind, Normal, conv
 from ..nn import ChannelShuffle, _Chain
+from .pools import pair
 
 Size = int | tuple[int, int]
+Act = Callable[[], nn.Module]
 
 
 def chain(**layers: nn.Module) -> nn.Sequential:
@@ -37,6 +38,8 @@ class Maker:
         published: the kind that the paper has; it also stands where the asked one is not legal.
         eps, momentum: of the batch norms.
         act: the activation.
+        norm: whether units have batch norms.
+        bias: whether convolutions have biases.
 
     `kept` tells, for each module that the asked kind could not replace, the reason.
     """
@@ -49,10 +52,13 @@ class Maker:
         published: Kind = Normal(),
         eps: float = 1e-5,
         momentum: float = 0.1,
-        act: Callable[[], nn.Module] = nn.ReLU,
+        act: Act = nn.ReLU,
+        norm: bool = True,
+        bias: bool = False,
     ) -> None:
         self.asked, self.asked_stem, self.published = conv, stem, published
         self.eps, self.momentum, self.act = eps, momentum, act
+        self.normed, self.bias = norm, bias
         self.kept: dict[nn.Module, str] = {}
 
     def conv(
@@ -63,24 +69,24 @@ class Maker:
         stride: Size = 1,
         padding: Size | None = None,
         *,
-        bias: bool = False,
+        bias: bool | None = None,
         stem: bool = False,
     ) -> nn.Module:
         """A convolution of c channels to m; padded to keep the size (but for the stride) unless told.
 
         1×1 is always dense: a kind speaks of what looks at neighbours.
         """
+        bias = self.bias if bias is None else bias
         place = conv(c=c, m=m, k=k, stride=stride, padding=padding, bias=bias)
         if place.k == (1, 1):
             return place.build()
         published, asked = (Normal(), self.asked_stem) if stem else (self.published, self.asked)
-        if asked is None:
-            return published.build(place)
-        reason = asked.why_not(place)
-        if reason is None:
+        reason = asked.why_not(place) if asked else None
+        if asked and reason is None:
             return asked.build(place)
         module = published.build(place)
-        self.kept[module] = reason
+        if reason is not None:
+            self.kept[module] = reason
         return module
 
     def norm(self, c: int) -> nn.BatchNorm2d:
@@ -95,12 +101,33 @@ class Maker:
         stride: Size = 1,
         padding: Size | None = None,
         *,
-        act: bool = True,
+        act: Act | bool = True,
         stem: bool = False,
     ) -> nn.Sequential:
-        """Convolution, batch norm and, unless told otherwise, activation."""
-        layers = {"conv": self.conv(c, m, k, stride, padding, stem=stem), "norm": self.norm(m)}
-        return chain(**layers, act=self.act()) if act else chain(**layers)
+        """Convolution, batch norm and activation: the network's, or the one given, or none."""
+        return self._unit(self.conv(c, m, k, stride, padding, stem=stem), m, act)
+
+    def separable(self, c: int, m: int, stride: int = 1, *, act: bool = True) -> nn.Sequential:
+        """Depthwise 3×3 and pointwise, each a unit of its own; or one unit of the asked kind in their place.
+
+        This is MobileNet's separable convolution; Xception's, with nothing between, is `kinds.Separable`.
+        """
+        place = conv(c=c, m=m, k=3, stride=stride)
+        reason = self.asked.why_not(place) if self.asked else None
+        if self.asked and reason is None:
+            return self._unit(self.asked.build(place), m, act)
+        depthwise = Depthwise().build(conv(c=c, m=c, k=3, stride=stride))
+        if reason is not None:
+            self.kept[depthwise] = reason
+        return chain(depthwise=self._unit(depthwise, c, act), pointwise=self.unit(c, m, act=act))
+
+    def _unit(self, made: nn.Module, m: int, act: Act | bool) -> nn.Sequential:
+        layers = {"conv": made}
+        if self.normed:
+            layers["norm"] = self.norm(m)
+        if act:
+            layers["act"] = self.act() if act is True else act()
+        return chain(**layers)
 
 
 class Residual(nn.Module):
@@ -149,98 +176,12 @@ class Subsample(nn.Module):
         return f"stride={self.stride}, extra_channels={self.extra_channels}"
 
 
-class MaxPool2d(nn.MaxPool2d):
-    """Max pooling that can be dilated with all its padding, which torch limits to half a kernel.
-
-    `ceil_mode` is Caffe's: a last window may reach one pixel beyond the image.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H', W')
-        if self.dilation == 1 and not (self.ceil_mode and self.stride == (1, 1)):
-            return super().forward(x)
-        down, across = pair(self.padding)
-        beyond = pair(self.dilation)[0] if self.ceil_mode else 0
-        x = F.pad(x, (across, across + beyond, down, down + beyond), value=-math.inf)
-        return F.max_pool2d(x, self.kernel_size, self.stride, 0, self.dilation)
-
-
-class SameMaxPool2d(nn.MaxPool2d):
-    """Max pooling with TensorFlow's SAME padding: it depends on the input's size, the odd pixel goes last."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))
-        top, bottom = self._pads(x.shape[2])
-        left, right = self._pads(x.shape[3])
-        x = F.pad(x, (left, right, top, bottom), value=-math.inf)
-        return F.max_pool2d(x, self.kernel_size, self.stride, 0, self.dilation)
-
-    def _pads(self, size: int) -> tuple[int, int]:
-        stride, dilation, kernel = (pair(v)[0] for v in (self.stride, self.dilation, self.kernel_size))
-        total = max(0, (-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
-        return total // 2, total - total // 2
-
-
-class AvgPool2d(nn.AvgPool2d):
-    """Average pooling that can also be dilated, which torch's can't."""
-
-    dilation: Size = 1
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H', W')
-        if self.dilation == 1:
-            return super().forward(x)
-        k, spread = pair(self.kernel_size), (self.stride, self.padding, self.dilation)
-        total = F.conv2d(x, x.new_ones(x.shape[1], 1, *k), None, *spread, x.shape[1])
-        if self.count_include_pad:
-            return total / (k[0] * k[1])
-        # at each border pixel, only what lies inside the image counts
-        return total / F.conv2d(x.new_ones(1, 1, *x.shape[2:]), x.new_ones(1, 1, *k), None, *spread)
-
-
-def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """(vertical, horizontal), of which one number stands for both."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-class Head(nn.Module):
-    """Pool, optional hidden layers, dropout, classifier.
-
-    Arguments:
-        channels: of the last map.
-        num_classes: 0 for none: the head then gives what the classifier would read.
-        pool: global average pooling unless given.
-        hidden: layers between the pooled map, flattened, and the dropout.
-        features: how many numbers `hidden` gives; `channels` where there is none.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        num_classes: int,
-        *,
-        pool: nn.Module | None = None,
-        hidden: Sequence[nn.Module] = (),
-        features: int | None = None,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.features = channels if features is None else features
-        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
-        self.hidden = nn.Sequential(*hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = classifier(self.features, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
-        x = self.pool(x).flatten(1)  # (N, C) with global pooling
-        return self.classifier(self.dropout(self.hidden(x)))
-
-
-def classifier(features: int, classes: int, device: Any = None, dtype: Any = None) -> nn.Module:
-    """A fresh linear classifier, or nothing for 0 classes."""
-    if classes == 0:
-        return nn.Identity()
-    made = nn.Linear(features, classes, device=device, dtype=dtype)
-    nn.init.normal_(made.weight, std=0.01)
-    nn.init.zeros_(made.bias)
-    return made
+def eights(width: float) -> int:
+    """A width as a multiple of 8, which vector units like, and never less than nine tenths of it."""
+    if width <= 0:
+        raise InputError(f"A number of channels must be above 0, given {width}.")
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 def initialise_(net: nn.Module) -> None:
@@ -249,6 +190,8 @@ def initialise_(net: nn.Module) -> None:
     The gain for the ReLU that follows belongs to a chain's last convolution alone: with nothing between, the
     earlier ones only have to keep the variance.
     """
+    if any(parameter.is_meta for parameter in net.parameters()):
+        return  # there is nothing to fill
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -18,7 +18,9 @@ from ..errors import InputError
 from ..kinds import Kind, Separable
 from ..nn import Between, Order
 from .backbone import Backbone, Family
-from .layers import Head, Maker, MaxPool2d, Residual, SameMaxPool2d, chain
+from .head import Head, fully_connected
+from .layers import Maker, Residual, chain, eights
+from .pools import MaxPool2d, SameMaxPool2d
 
 Mode = Literal["timm", "keras"]
 
@@ -37,9 +39,7 @@ class Shape:
 
     def wider(self, by: float) -> Shape:
         """Every width times `by`, to a multiple of 8."""
-        if by <= 0:
-            raise InputError(f"width must be above 0, given {by}.")
-        stem, entry, exit = (tuple(_eights(c * by) for c in w) for w in (self.stem, self.entry, self.exit))
+        stem, entry, exit = (tuple(eights(c * by) for c in w) for w in (self.stem, self.entry, self.exit))
         return replace(self, stem=stem, entry=entry, exit=exit)
 
 
@@ -123,8 +123,8 @@ def _network(
     depth: int,
     mode: Mode,
 ) -> Backbone:
-    if depth < 0 or any(size < 1 for size in hidden):
-        raise InputError(f"depth can't be negative nor a hidden layer empty: given {depth=}, {hidden=}.")
+    if depth < 0:
+        raise InputError(f"depth is a number of modules, 0 or more; given {depth}.")
 
     def block(c: int, widths: Sequence[int], stride: int = 1, *, first: bool = False) -> nn.Module:
         return _block(maker, c, widths, stride, first=first, residual=residual, mode=mode)
@@ -149,10 +149,7 @@ def _network(
     strides = accumulate((shape.stem_stride, *shape.entry_strides, 2), mul)
     deepest = dict(zip(strides, ends))  # where several maps have the same stride, the last
     taps = {path: (channels, stride) for stride, (path, channels) in deepest.items()}
-    layers: list[nn.Module] = []
-    for size_in, size in zip((h, *hidden), hidden):
-        layers += [nn.Linear(size_in, size), nn.ReLU()]
-    head = Head(h, num_classes, hidden=layers, features=(h, *hidden)[-1])
+    head = Head(h, num_classes, hidden=fully_connected(h, hidden), features=(h, *hidden)[-1])
     flows = {"entry": entry, "middle": middle, "exit": exit}
     return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=shape.smallest)
 
@@ -178,11 +175,6 @@ def _block(
         return branch
     same = stride == 1 and before == c
     return Residual(branch, None if same else maker.unit(c, before, 1, stride, act=False))
-
-
-def _eights(width: float) -> int:
-    """A width that vector units like; the published 728 is one already."""
-    return max(8, round(width / 8) * 8)
 
 
 PAPER = "Chollet 2017, arXiv 1610.02357"
