@@ -66,7 +66,7 @@ def answers(original: nn.Module, images: Tensor) -> Answers:
             for out in found:
                 if out.shape[:1] != batch.shape[:1]:
                     raise InputError(
-                        f"Every output must begin with the batch of {len(batch)} images, given one of {tuple(out.shape)}."
+                        f"Every output must begin with the batch of {len(batch)} images, one is {tuple(out.shape)}."
                     )
                 if not bool(out.isfinite().all()):
                     raise RunError("The network's outputs for these images are not finite: check its weights.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ..kinds import Kind
 from .answers import BATCH
 from .decompose import set_factors_
-from .fit import Target, _solve, fit
+from .fit import Factors, Target, fit, solve
 from .observe import Observed, hooked
 from .patches import Sums, read_patches
 
@@ -46,7 +45,7 @@ def refit_(
                 sums.add(read_patches(x[here], at.conv, at.positions[here]), at.wanted[here].flatten(0, 1))
             weight = dense[path].weight
             target = sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
-            best = _solve(target.second, target.cross.T).T  # the dense kernel for these inputs
+            best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
             target = Target(best, target.second, target.cross, target.energy)
             fit_layer_(module, kinds[path], at, target, sums)
 
@@ -56,16 +55,15 @@ def refit_(
         light(images)
 
 
-def fit_layer_(module: nn.Module, kind: Kind, at: Observed, target: Target, sums: Sums) -> float:
-    """Fit one replaced layer to a target, in place; its predicted error, weighted by what the outputs feel."""
+def fit_layer_(module: nn.Module, kind: Kind, at: Observed, target: Target, sums: Sums) -> None:
+    """Fit one replaced layer to a target, in place; `sums` are those the target was made of."""
     rows = row_weights(at)
     factors = fit(kind, at.conv, target.weighted(rows))
     kernel = factors.kernel / rows[:, None]
     last = factors.weights[-1]
     unweighted = (*factors.weights[:-1], last / rows.view(-1, *(1,) * (last.ndim - 1)))
     bias = (sums.y - kernel @ sums.x) / sums.rows if at.conv.bias else None
-    set_factors_(module, type(factors)(unweighted, kernel), bias)
-    return float((target.error(kernel) * at.gain).sum())
+    set_factors_(module, Factors(unweighted, kernel), bias)
 
 
 def row_weights(at: Observed) -> Tensor:
@@ -75,8 +73,8 @@ def row_weights(at: Observed) -> Tensor:
     return (root / mean).clamp_min(1e-2) if bool(mean > 0) else torch.ones_like(root)
 
 
-def restate_norms_(light: nn.Module, images: Tensor) -> bool:
-    """Measure the statistics of every batch norm anew on the images, in place; False where there is none."""
+def restate_norms_(light: nn.Module, images: Tensor) -> None:
+    """Measure the statistics of every batch norm anew on the images, in place."""
     norms = [
         module
         for module in light.modules()
@@ -96,9 +94,3 @@ def restate_norms_(light: nn.Module, images: Tensor) -> bool:
         for norm, momentum, mode in zip(norms, momenta, modes):
             norm.momentum = momentum
             norm.train(mode)
-    return bool(norms)
-
-
-def norm_state(light: nn.Module) -> dict[str, Tensor]:
-    """A copy of the buffers, so that statistics which did not help can be put back."""
-    return copy.deepcopy(dict(light.named_buffers()))

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
-LARGEST = 1800  # unknowns beyond which a depthwise factor is not solved for again
+LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def fit(kind: Kind, dense: Conv, target: Target) -> Factors:
     return form(kind, dense, target)
 
 
-def _solve(gram: Tensor, right: Tensor) -> Tensor:
+def solve(gram: Tensor, right: Tensor) -> Tensor:
     """gram⁻¹·right for symmetric positive semidefinite (batches of) `gram`; directions without data get 0."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
     ridge = 1e-10 * scale[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
@@ -103,7 +103,7 @@ def _solve(gram: Tensor, right: Tensor) -> Tensor:
 def _last(features: Tensor, target: Target) -> Tensor:
     """The last factor (M, q) that makes most of `features` (q, D), by least squares."""
     seen = features @ target.second  # (q, D)
-    return _solve(seen @ features.T, features @ target.cross.T).T
+    return solve(seen @ features.T, features @ target.cross.T).T
 
 
 def _leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
@@ -112,12 +112,15 @@ def _leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
     These are the right singular vectors of rows·S^½, times S^-½.
     """
     values, vectors = torch.linalg.eigh(second)  # ascending
-    root = values.clamp_min(1e-12 * values[..., -1:].clamp_min(1e-300)).sqrt()
+    largest = values[..., -1:]
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))  # inputs that are always 0
+    root = values.clamp_min(1e-12 * largest).sqrt()
     half = vectors * root[..., None, :]  # S^½ up to a rotation: (…, d, d)
     whitened = rows @ half
     _, directions = torch.linalg.eigh(whitened.transpose(-2, -1) @ whitened)
     top = directions[..., -rank:].flip(-1)  # (…, d, rank)
-    return (top.transpose(-2, -1) / root[..., None, :]) @ vectors.transpose(-2, -1)
+    found = (top.transpose(-2, -1) / root[..., None, :]) @ vectors.transpose(-2, -1)
+    return found / found.norm(dim=-1, keepdim=True)
 
 
 def _sizes(dense: Conv) -> tuple[int, int, int, int, int]:
@@ -148,7 +151,7 @@ def _depthwise_first(r: int, dense: Conv, target: Target) -> Factors:
         mixing = (pointwise.T @ pointwise).view(c, r, 1, c, r, 1)
         gram = (mixing * target.second.view(c, 1, kk, c, 1, kk)).reshape(c * r * kk, c * r * kk)
         wanted = torch.einsum("mcr,mck->crk", pointwise.view(m, c, r), target.cross.view(m, c, kk))
-        depthwise = _solve(gram, wanted.reshape(-1, 1)).view(c, r, kk)
+        depthwise = solve(gram, wanted.reshape(-1, 1)).view(c, r, kk)
         depthwise = depthwise / depthwise.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
         pointwise = _last(features(), target)
     return Factors((depthwise.reshape(c * r, 1, kh, kw), pointwise.view(m, c * r, 1, 1)), pointwise @ features())
@@ -166,12 +169,12 @@ def _pointwise_first(r: int, dense: Conv, target: Target) -> Factors:
     for i in range(m):  # one output channel at a time: memory stays small
         d = depthwise[i]  # (r, K²)
         a = pointwise[i]
-        for _ in range(SWEEPS if c * r <= LARGEST else 1):
+        for _ in range(1 if c * r > 32 else SWEEPS):
             seen = torch.einsum("rk,ckdl,sl->rcsd", d, second, d).reshape(r * c, r * c)
-            a = _solve(seen, torch.einsum("rk,ck->rc", d, crossed[i]).reshape(-1, 1)).view(r, c)
+            a = solve(seen, torch.einsum("rk,ck->rc", d, crossed[i]).reshape(-1, 1)).view(r, c)
             a = a / a.norm(dim=1, keepdim=True).clamp_min(1e-300)
             seen = torch.einsum("rc,ckdl,sd->rksl", a, second, a).reshape(r * kk, r * kk)
-            d = _solve(seen, torch.einsum("rc,ck->rk", a, crossed[i]).reshape(-1, 1)).view(r, kk)
+            d = solve(seen, torch.einsum("rc,ck->rk", a, crossed[i]).reshape(-1, 1)).view(r, kk)
         depthwise[i], pointwise[i] = d, a
     kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(m, c * kk)
     return Factors((pointwise.reshape(m * r, c, 1, 1), depthwise.view(m, r, kh, kw)), kernel)

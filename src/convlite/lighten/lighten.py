@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..cost import Cost
 from ..models.surgery import replace_
 from .answers import Answers, answers
-from .calibrate import fit_layer_, norm_state, refit_, restate_norms_
+from .calibrate import RIDGE, fit_layer_, refit_, restate_norms_
 from .distil import Augment, distil_
 from .images import gather, split
 from .observe import Observed, observe
@@ -34,13 +35,15 @@ class Stage:
     Arguments:
         name: what was done.
         seconds: how long it took.
-        error: squared error of the outputs relative to their variance, on images that no fit looked at.
+        error: squared error of the outputs after it, relative to their variance, on images that no fit looked at.
+        tried: that error before it was undone, where the stage had made it larger; else the same.
         watched: what the caller's `watch` said of the network then.
     """
 
     name: str
     seconds: float
     error: float
+    tried: float
     watched: float | None
 
 
@@ -105,54 +108,68 @@ def lighten(
         RunError: the network's outputs are not finite, or the distillation diverged.
     """
     net = unwrap(net)
-    original = copy.deepcopy(net).eval().requires_grad_(False).to(memory_format=FAST)
+    original = _laid_out(copy.deepcopy(net).eval().requires_grad_(False), FAST)
     pool = gather(images, next((p.device for p in net.parameters()), torch.device("cpu")))
-    status = Console(stderr=True).status("lighten", spinner="line") if progress else nullcontext()
-    stages: list[Stage] = []
-    begun = time.monotonic()
-    with status as shown:
+    with Console(stderr=True).status("lighten", spinner="line") if progress else nullcontext() as shown:
 
         def say(text: str) -> None:
             if shown is not None:
                 shown.update(f"lighten: {text}")
 
-        def done(name: str, model: nn.Module) -> None:
-            nonlocal begun
-            seconds = time.monotonic() - begun
-            say(f"measuring after {name}")
-            error = unseen.error(model)
-            stages.append(Stage(name, seconds, error, watch(model) if watch else None))
-            begun = time.monotonic()
-
         say("counting")
         found = survey(original, tuple(pool.shape[1:]))
         known = answers(original, pool)
         sample, unseen = split(known, seed)
-        done("original", original)
+        log = _Log(unseen, watch, say)
+        log.stage("original", original)
 
         say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
         convs = {path: layer.conv for path, layer in found.layers.items()}
         seen = observe(original, convs, sample.images, seed=seed)
         plan = _plan(original, found, seen, budget, say)
-
-        light = replace_(
-            copy.deepcopy(net).eval().to(memory_format=FAST), {step.path: step.kind for step in plan.steps}
-        )
+        light = replace_(_laid_out(copy.deepcopy(net).eval(), FAST), {step.path: step.kind for step in plan.steps})
         _fit_closed(light, original, plan, seen)
-        done("closed form", light)
+        log.stage("closed form", light)
         if plan.steps:
-            say("refitting layer by layer")
             once = {step.path: step.kind for step in plan.steps if found.layers[step.path].calls == 1}
-            refit_(light, original, once, seen, sample.images)
-            done("refit", light)
-            _restate_if_better(light, sample)
-            done("batch norms", light)
-        if distil and plan.steps:
-            distil_(light, original, known, epochs=distil, seed=seed, augment=augment, say=say)
-            done("distil", light)
-        light = light.to(memory_format=torch.contiguous_format)
+            log.stage("refit", light, lambda: refit_(light, original, once, seen, sample.images))
+            log.stage("batch norms", light, lambda: restate_norms_(light, sample.images))
+        if plan.steps and distil:
+            log.stage(
+                "distil",
+                light,
+                lambda: distil_(light, original, known, epochs=distil, seed=seed, augment=augment, say=say),
+            )
+        light = _laid_out(light, torch.contiguous_format)
         after = survey(light, tuple(pool.shape[1:])).cost
-    return Light(light, plan, Record(tuple(stages), found.cost, after, len(pool), seed))
+    return Light(light, plan, Record(tuple(log.stages), found.cost, after, len(pool), seed))
+
+
+class _Log:
+    """The stages so far; a change that takes the outputs further from the original's is undone."""
+
+    def __init__(
+        self, unseen: Answers, watch: Callable[[nn.Module], float] | None, say: Callable[[str], None]
+    ) -> None:
+        self.unseen, self.watch, self.say = unseen, watch, say
+        self.stages: list[Stage] = []
+        self.begun = time.monotonic()
+
+    def stage(self, name: str, model: nn.Module, change: Callable[[], object] | None = None) -> None:
+        """Make the change, if it helps, and record where the model then stands."""
+        self.say(name)
+        before = copy.deepcopy(model.state_dict()) if change else {}
+        if change:
+            change()
+        seconds = time.monotonic() - self.begun
+        self.say(f"measuring after {name}")
+        error = tried = self.unseen.error(model)
+        if change and not (error <= self.stages[-1].error or math.isnan(self.stages[-1].error)):
+            model.load_state_dict(before)
+            error = self.stages[-1].error
+        watched = self.watch(model) if self.watch else None
+        self.stages.append(Stage(name, seconds, error, tried, watched))
+        self.begun = time.monotonic()
 
 
 def _plan(
@@ -188,13 +205,9 @@ def _fit_closed(light: nn.Module, original: nn.Module, plan: Plan, seen: dict[st
     modules, dense = dict(light.named_modules()), dict(original.named_modules())
     for step in plan.steps:
         at = seen[step.path]
-        target = at.sums.target(dense[step.path].weight, centred=at.conv.bias)
+        target = at.sums.target(dense[step.path].weight, centred=at.conv.bias, ridge=RIDGE)
         fit_layer_(modules[step.path], step.kind, at, target, at.sums)
 
 
-def _restate_if_better(light: nn.Module, sample: Answers) -> None:
-    """New batch-norm statistics, kept only where they bring the outputs nearer the original's."""
-    before, kept = sample.error(light), norm_state(light)
-    restate_norms_(light, sample.images)
-    if sample.error(light) > before:
-        light.load_state_dict(kept, strict=False)
+def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    return model.to(memory_format=layout)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .calibrate import row_weights
+from .calibrate import RIDGE, row_weights
 from .fit import fit
 from .observe import Observed
 from .plan import Option, candidates
@@ -21,11 +21,11 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
     """
     target = at.sums.target(module.weight, centred=at.conv.bias)
     rows = row_weights(at)
-    weighted = target.weighted(rows)
+    steadied = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE).weighted(rows)
     energy = max(float(target.energy.sum()), 1e-300)
     options = [Option(None, layer.cost(None), 0.0, 0.0)]
     for kind in candidates(at.conv):
-        errors = target.error(fit(kind, at.conv, weighted).kernel / rows[:, None])  # (M,)
+        errors = target.error(fit(kind, at.conv, steadied).kernel / rows[:, None])  # (M,)
         options.append(
             Option(kind, layer.cost(kind), float((errors * at.gain).sum()), float(errors.sum()) / energy)
         )

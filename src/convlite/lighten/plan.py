@@ -187,7 +187,7 @@ def candidates(dense: Conv) -> list[Kind]:
     tried: list[Kind] = [LowRank(rank) for rank in _ranks(min(dense.m, dense.c * k2))]
     if k2 > 1:
         tried += [Separable(multiplier=r) for r in range(1, k2)]
-        tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 4))]
+        tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
         tried += [Bottleneck(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
     if min(dense.k) > 1:
         tried += [Asymmetric(rank) for rank in _ranks(min(dense.c * dense.k[0], dense.m * dense.k[1]))]
@@ -230,15 +230,19 @@ def choose(options: Mapping[str, Sequence[Option]], before: Cost, budget: Budget
             spent[name] += change(path, option, name)
         chosen[path] = option
 
-    while any(spent[name] > limits[name] for name in limits):
+    def excess(path: str | None = None, option: Option | None = None) -> float:
+        """How far above the limits, in shares of them, the network is, or would be with that option."""
+        above = 0.0
+        for name in limits:
+            used = spent[name] + (change(path, option, name) if path is not None and option else 0)
+            above += max(0.0, used / limits[name] - 1)
+        return above
+
+    while (now := excess()) > 0:  # each choice lowers the excess, so this ends
         best: tuple[float, str, Option] | None = None
         for path, ways in options.items():
             for option in ways:
-                saved = sum(
-                    min(-change(path, option, name), spent[name] - limits[name]) / limits[name]
-                    for name in limits
-                    if spent[name] > limits[name]
-                )
+                saved = now - excess(path, option)
                 if saved > 0:
                     price = (option.error - chosen[path].error) / saved
                     if best is None or price < best[0]:

@@ -1,0 +1,249 @@
+"""Lightening: promises kept, the given network untouched, awkward ones survived."""
+
+import copy
+import json
+
+import pytest
+import torch
+from nets import Awkward, plain, unit
+from torch import nn
+
+import convlite as cl
+from convlite.errors import InputError, RunError
+from convlite.lighten import Left, decompose
+from convlite.lighten.observe import observe
+from convlite.lighten.survey import survey
+
+
+@pytest.fixture(scope="module")
+def images():
+    torch.manual_seed(0)
+    return torch.randn(96, 3, 12, 12).cumsum(2).cumsum(3) / 8  # smooth, like pictures
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(1)
+    return plain()
+
+
+@pytest.fixture(scope="module")
+def light(net, images):
+    return cl.lighten(net, images, cl.Budget(macs=0.5, params=0.6))
+
+
+def plain_family():
+    torch.manual_seed(6)
+    return cl.create("xception_small", num_classes=4, conv=cl.kinds.Normal(), depth=1, width=0.125).eval()
+
+
+def outputs(model, images):
+    with torch.no_grad():
+        return model(images)
+
+
+def test_promised_cost_is_the_cost(net, light):
+    table, dense = cl.analyse(light.model, (3, 12, 12)), cl.analyse(net, (3, 12, 12))
+    assert (light.plan.after.macs, light.plan.after.params) == (table.macs, table.params)
+    assert (light.plan.before.macs, light.plan.before.params) == (dense.macs, dense.params)
+    assert light.record.after == light.plan.after
+    assert light.plan.after.macs <= 0.5 * light.plan.before.macs
+    assert light.plan.after.params <= 0.6 * light.plan.before.params
+
+
+def test_promised_error_is_the_error_of_the_layer(net, light, images):
+    """Each layer's predicted error, measured on the real inputs of the original's layer."""
+    found = survey(net, (3, 12, 12))
+    seen = observe(net, {path: layer.conv for path, layer in found.layers.items()}, images)
+    modules = dict(net.named_modules())
+    for step in light.plan.steps:
+        conv, at = modules[step.path], seen[step.path]
+        moments = at.sums.second / at.sums.rows
+        if conv.bias is not None:  # the bias makes up for the mean
+            mean = at.sums.x / at.sums.rows
+            moments = moments - torch.outer(mean, mean)
+        # not the same images as the plan's, nor its weights on outputs: near, not equal
+        assert decompose(conv, step.kind, moments)[1] == pytest.approx(step.layer_error, rel=0.5, abs=0.02)
+
+
+def test_closed_form_error_is_exact(images):
+    """One layer, no other: the promised error is the output's error on the images the plan was made with."""
+    torch.manual_seed(2)
+    one = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+    found = survey(one, (3, 12, 12))
+    seen = observe(one, {"": found.layers[""].conv}, images)[""]
+    kind = cl.kinds.Separable(multiplier=1)
+    module, error = decompose(one, kind, seen.sums.second / seen.sums.rows)
+    with torch.no_grad():
+        made = (module(images) - one(images)).square().sum() / one(images).square().sum()
+    assert error == pytest.approx(float(made), rel=1e-3)
+
+
+def test_each_stage_is_recorded_and_refitting_helps(light):
+    errors = {stage.name: stage.error for stage in light.record.stages}
+    assert list(errors) == ["original", "closed form", "refit", "batch norms"]
+    assert errors["original"] == 0
+    assert errors["closed form"] >= errors["refit"] >= errors["batch norms"]
+
+
+def test_given_network_is_left_exactly_as_it_was(images):
+    net = plain().train()
+    net[0][1].register_forward_hook(lambda *_: None)
+    state, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
+    hooks = [len(m._forward_hooks) for m in net.modules()]
+    grads = [p.requires_grad for p in net.parameters()]
+    cl.lighten(net, images, cl.Budget(macs=0.6), distil=1)
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+    assert modes == [m.training for m in net.modules()]
+    assert hooks == [len(m._forward_hooks) for m in net.modules()]
+    assert grads == [p.requires_grad for p in net.parameters()]
+
+
+def test_same_seed_same_result(net, images):
+    runs = [cl.lighten(net, images, cl.Budget(macs=0.5), distil=1, seed=3) for _ in range(2)]
+    assert runs[0].plan == runs[1].plan
+    assert torch.equal(outputs(runs[0].model, images), outputs(runs[1].model, images))
+
+
+def test_apply_rebuilds_the_structure_from_json(net, light, images):
+    plan = cl.Plan.from_json(light.plan.to_json())
+    assert plan == light.plan
+    again = cl.apply(net, plan)
+    assert not torch.equal(outputs(again, images), outputs(light.model, images))
+    again.load_state_dict(light.model.state_dict())
+    assert torch.equal(outputs(again, images), outputs(light.model, images))
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path, images):
+    net = plain_family()
+    light = cl.lighten(net, images[:40], cl.Budget(macs=0.3))
+    cl.save(light.model, tmp_path / "light", about={"classes": list("abcd")})
+    assert torch.equal(outputs(cl.load(tmp_path / "light"), images), outputs(light.model, images))
+    config = json.loads((tmp_path / "light" / "config.json").read_text())
+    assert config["about"] == {"classes": ["a", "b", "c", "d"]}
+    assert set(config["replaced"]) == {step.path for step in light.plan.steps}
+
+
+def test_somebody_elses_network_is_saved_too(tmp_path, net, light, images):
+    cl.save(light.model, tmp_path)
+    with pytest.raises(InputError, match="give the original"):
+        cl.load(tmp_path)
+    assert torch.equal(outputs(cl.load(tmp_path, model=net), images), outputs(light.model, images))
+
+
+def test_a_light_network_is_lightened_again(tmp_path, images):
+    net = plain_family()
+    once = cl.lighten(net, images[:40], cl.Budget(macs=0.6))
+    twice = cl.lighten(once.model, images[:40], cl.Budget(macs=0.9))
+    assert twice.plan.after.macs <= 0.9 * once.plan.after.macs
+    cl.save(twice.model, tmp_path)
+    assert torch.equal(outputs(cl.load(tmp_path), images), outputs(twice.model, images))
+
+
+def test_awkward_network_is_lightened_and_says_what_it_left(images):
+    torch.manual_seed(4)
+    net = Awkward().eval()
+    light = cl.lighten(net, images, cl.Budget(macs=0.9), distil=1)
+    table = cl.analyse(light.model, (3, 12, 12))
+    assert (light.plan.after.macs, light.plan.after.params) == (table.macs, table.params)
+    replaced = {step.path for step in light.plan.steps}
+    assert replaced
+    left = {one.path: one.reason for one in light.plan.left}
+    assert "functional" in left[""]
+    assert "read by" in left["borrowed"]
+    assert "parametrised" in left["normed"]
+    assert "grouped by 4" in left["grouped"]
+    assert "ConvTranspose2d" in left["transposed"]
+    assert "never ran" in left["unused"]
+    assert not replaced & set(left)
+    assert {name for name, m in net.named_modules() if isinstance(m, nn.modules.conv._ConvNd)} <= replaced | set(
+        left
+    )
+    shapes = [{name: out.shape for name, out in outputs(m, images[:2]).items()} for m in (net, light.model)]
+    assert shapes[0] == shapes[1]
+    assert light.record.stages[-1].error < 1
+
+
+def test_a_convolution_used_twice_costs_twice_and_is_one_module(images):
+    torch.manual_seed(5)
+    shared = nn.Conv2d(16, 16, 3, padding=1)
+    net = nn.Sequential(unit(3, 16), shared, nn.ReLU(), shared).eval()
+    light = cl.lighten(net, images, cl.Budget(macs=0.5))
+    step = next(step for step in light.plan.steps if step.path == "1")
+    assert step.before.macs == 2 * 16 * 16 * 9 * 144
+    assert step.before.params == 16 * 16 * 9 + 16
+    assert light.model[1] is light.model[3]
+    assert light.plan.after.macs == cl.analyse(light.model, (3, 12, 12)).macs
+
+
+def test_whole_budget_changes_nothing(net, images):
+    light = cl.lighten(net, images, cl.Budget(macs=1.0))
+    assert light.plan.steps == ()
+    assert light.plan.after == light.plan.before
+    assert torch.equal(outputs(light.model, images), outputs(net, images))
+
+
+def test_iterables_of_batches_will_do(net, images):
+    pairs = [(batch, torch.zeros(len(batch))) for batch in images.split(32)]
+    plans = [cl.lighten(net, given, cl.Budget(macs=0.5)).plan for given in (images, images.split(16), pairs)]
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_constant_images_and_dead_layers_are_no_trouble(net):
+    light = cl.lighten(net, torch.ones(8, 3, 12, 12), cl.Budget(macs=0.5))
+    assert outputs(light.model, torch.randn(2, 3, 12, 12)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"macs": 0}, {"macs": 1.5}, {"params": -0.1}, {"macs": float("nan")}, {"macs": True}, {"macs": "half"}],
+)
+def test_budgets_outside_0_to_1_are_refused(given):
+    with pytest.raises(InputError, match=r"\(0, 1\]"):
+        cl.Budget(**given)
+
+
+def test_an_unreachable_budget_says_the_least(net, images):
+    with pytest.raises(InputError, match=r"least that any plan reaches is 0\.\d+ of the macs"):
+        cl.lighten(net, images, cl.Budget(macs=0.001))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.zeros(4, 3, 12), "float tensors"),
+        (torch.zeros(4, 3, 12, 12, dtype=torch.uint8), "float tensors"),
+        (torch.zeros(1, 3, 12, 12), "two images"),
+        ([], "two images"),
+        ([torch.zeros(2, 3, 12, 12), torch.zeros(2, 3, 13, 12)], "one size"),
+        (torch.full((4, 3, 12, 12), float("inf")), "not finite"),
+        ("digits", "float tensors"),
+        (torch.zeros(4, 1, 12, 12), "It takes"),
+        (7, "iterable"),
+    ],
+)
+def test_bad_images_are_refused(net, given, said):
+    with pytest.raises(InputError, match=said):
+        cl.lighten(net, given, cl.Budget(macs=0.5))
+
+
+def test_broken_weights_are_refused(images):
+    net = plain()
+    net[-1].weight.data.fill_(float("nan"))
+    with pytest.raises(RunError, match="not finite"):
+        cl.lighten(net, images, cl.Budget(macs=0.5))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"steps": [{}], "left": []}', '{"steps": 3}'])
+def test_what_is_no_plan_is_refused(text):
+    with pytest.raises(InputError):
+        cl.Plan.from_json(text)
+
+
+def test_a_plan_for_another_network_is_refused(light):
+    with pytest.raises(InputError, match="Expected an nn"):
+        cl.apply(nn.Sequential(nn.ReLU()), light.plan)
+
+
+def test_left_is_a_value():
+    assert Left("a", "b") == Left("a", "b")
