@@ -29,7 +29,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (look.models, look.cost, look.compare, work.train, work.evaluate, work.lighten, work.predict):
+for verb in (
+    look.models,
+    look.cost,
+    look.compare,
+    work.train,
+    work.evaluate,
+    work.lighten,
+    work.predict,
+    work.demo,
+):
     app.command()(verb)
 
 

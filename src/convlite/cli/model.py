@@ -105,18 +105,18 @@ def _in_a_file(model: str) -> bool:
 
 
 def _saved(folder: Path, about: Mapping[str, Any], like: str | None) -> Found:
-    created = read_config(folder)["create"] or {}
-    if "preprocess" in about:
-        input: Size | None = (about["preprocess"]["channels"], *about["preprocess"]["size"])
-    elif created:
-        input = (created["arguments"].get("in_channels", 3), *FAMILIES[created["name"]].input[1:])
-    else:
-        input = None
+    created = read_config(folder)["create"]
     if like is None and not created:
         raise InputError(
             f"{folder} was saved from a network of no family: say what it was made from, as --like file.py:factory."
         )
-    return Found(load(folder, None if like is None else find(like).net), input, about)
+    net = load(folder, None if like is None else find(like).net)
+    input: Size | None = None
+    if "preprocess" in about:
+        input = (about["preprocess"]["channels"], *about["preprocess"]["size"])
+    elif created:
+        input = (created["arguments"].get("in_channels", 3), *FAMILIES[created["name"]].input[1:])
+    return Found(net, input, about)
 
 
 def _made_by(file: Path, factory: str) -> nn.Module:
@@ -144,8 +144,14 @@ def _made_by(file: Path, factory: str) -> nn.Module:
 def _timm(name: str, classes: int | None, channels: int | None, trained: bool) -> Found:
     try:
         import timm
-    except ModuleNotFoundError:
-        raise InputError(f"timm:{name} needs the package timm, which is not installed: pip install timm.") from None
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"timm:{name} needs the package {error.name}, which is not installed: pip install timm."
+        ) from None
+    except (ImportError, RuntimeError) as error:  # a torchvision of another build than torch
+        raise InputError(
+            f"timm can't be imported here ({error}): install the torchvision that fits this torch."
+        ) from error
     if not timm.is_model(re.sub(r"\..*", "", name)):
         alike = timm.list_models(f"*{name[:6]}*")[:3]
         raise InputError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import data as datasets
 from ..analyse import analyse
+from ..demo import demo as run_demo
 from ..errors import InputError
 from ..files import check_writable, write_text
 from ..lighten import Budget
@@ -24,7 +25,7 @@ from ..train import Score, recipe
 from ..train import evaluate as measure
 from ..train import train as fit
 from ..train.recipe import RECIPES
-from ..train.seeds import generator
+from ..train.seeds import generator, seed_everything
 from .model import about_of, find
 from .options import (
     Conv,
@@ -77,8 +78,10 @@ def train(
     """
     how = recipe(recipe_name)
     how = how if epochs is None else dataclasses.replace(how, epochs=epochs)
-    check_writable(out)
+    if device is not None:
+        device_of(device)
     loaded = _load(data, size_of(input), about_of(model), skip_corrupt)
+    seed_everything(seed)  # a fresh network's weights
     found = find(model, conv=conv, classes=len(loaded.classes), channels=loaded.shape[0], like=like)
     history = fit(found.net, loaded, how, out=out, seed=seed, device=device, test_each_epoch=True)
     score = measure(found.net, loaded.test, loaded)
@@ -138,12 +141,12 @@ def lighten(
     Example: convlite lighten runs/a --macs 0.4 --data digits --out runs/a-light
     """
     budget = Budget(macs=macs, params=params)
-    check_writable(out)
     if out.resolve() == Path(model).resolve():
         raise InputError(f"--out {out} is the folder of the network itself: give another, so that both stay.")
     loaded = _load(data, size_of(input), about_of(model), skip_corrupt)
     found = find(model, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like)
     net = found.net.to(device_of(device))
+    check_writable(out)  # before the long part, and after all that can be wrong with what was given
     dense = measure(net, loaded.test, loaded)
     light = make_light(
         net,
@@ -200,6 +203,22 @@ def predict(
             raise InputError(f"{one.file} can't be read ({one.why_not}): leave such files out with --skip-corrupt.")
         said.append(one)
     show({"model": model, "predictions": [one.to_dict() for one in said]}, as_json, tables.predictions(said))
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write to.")] = Path(
+        "convlite-demo"
+    ),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Two minutes from nothing to a light network: trains one on handwritten digits, lightens it, measures both.
+
+    Example: convlite demo
+    """
+    figures = run_demo(out, seed=seed, show=lambda part: None if as_json else show({}, False, part))
+    if as_json:
+        show(figures, True)
 
 
 def _load(source: str, size: Size | None, about: Any, skip_corrupt: bool) -> datasets.Data:

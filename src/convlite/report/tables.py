@@ -129,14 +129,16 @@ def score(found: Score, classes: Sequence[str], worst: int = 3) -> RenderableTyp
 
 def plan(found: Plan) -> RenderableType:
     """What takes the place of what, and what was left alone for which reason."""
-    table = _table("layer", "becomes", ">params", ">MACs", ">error")
+    table = _table("layer", "becomes", ">MACs", ">kept", ">params", ">kept", ">error")
     for step in found.steps:
         table.add_row(
             escape(step.path),
             escape(str(step.kind)),
-            f"{short(step.before.params)} → {short(step.after.params)}",
-            f"{short(step.before.macs)} → {short(step.after.macs)}",
-            f"{step.layer_error:.2g}",
+            short(step.after.macs),
+            percent(step.after.macs / step.before.macs, 0),
+            short(step.after.params),
+            percent(step.after.params / step.before.params, 0),
+            f"{step.layer_error:.1g}",
         )
     return Group(table, *_left(found.left))
 
@@ -154,7 +156,8 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     """Networks in columns, the first the original.
 
     Arguments:
-        sides: name → {"params", "macs", "accuracy", "correct", "count"}.
+        sides: name → {"params", "macs", "accuracy", "correct", "count"}, and where measured
+            "milliseconds": {images at once: a timing}.
     """
     first = next(iter(sides.values()))
     table = _table("", *(f">{name}" for name in sides))
@@ -166,6 +169,13 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         table.add_row(label, *cells)
     table.add_row("accuracy", *(percent(one["accuracy"], 2) for one in sides.values()))
     table.add_row("answered right", *(f"{one['correct']:,} of {one['count']:,}" for one in sides.values()))
+    for batch in first.get("milliseconds", {}):
+        cells = []
+        for one in sides.values():
+            ms = one["milliseconds"][batch]
+            gained = "" if one is first else f" ({times(first['milliseconds'][batch]['median'] / ms['median'])})"
+            cells.append(f"{ms['median']:.3g} ±{(ms['q3'] - ms['q1']) / 2:.2g}{gained}")
+        table.add_row(f"ms for {count(int(batch), 'image')}", *cells)
     return table
 
 
