@@ -29,9 +29,6 @@ number = 3
 """
 
 
-SMALL = "xception_small"
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two classes of 20 pictures each, told apart by their brightness."""
@@ -69,7 +66,7 @@ def small(tmp_path_factory):
         "classes": ["dark", "light"],
         "preprocess": {"size": [16, 16], "channels": 3, "mean": [0.5] * 3, "std": [0.3] * 3},
     }
-    net = convlite.create(SMALL, num_classes=2)
+    net = convlite.create("xception_small", num_classes=2, width=0.25, depth=1)
     return save(net, tmp_path_factory.mktemp("runs") / "small", about)
 
 

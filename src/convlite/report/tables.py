@@ -78,8 +78,8 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
         ]
         for name in layouts:
             ms = one["ms"][name]
-            half = (ms["high"] - ms["low"]) / 2
-            cells.append(Text(f"{ms['median']:.3g} ±{half:.2g}\n").append(times(ms["speedup"]), style="bold"))
+            spread = _spread(ms["median"], ms["low"], ms["high"])
+            cells.append(Text(f"{spread}\n").append(times(ms["speedup"]), style="bold"))
         table.add_row(*cells)
     machine = found["machine"] or {}
     lines = (
@@ -169,6 +169,13 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         table.add_row(label, *cells)
     table.add_row("accuracy", *(percent(one["accuracy"], 2) for one in sides.values()))
     table.add_row("answered right", *(f"{one['correct']:,} of {one['count']:,}" for one in sides.values()))
+    for batch, base in first.get("milliseconds", {}).items():
+        cells = []
+        for one in sides.values():
+            ms = one["milliseconds"][batch]
+            faster = "" if one is first else f" ({times(base['median'] / ms['median'])} faster)"
+            cells.append(_spread(ms["median"], ms["q1"], ms["q3"]) + faster)
+        table.add_row(f"ms for {count(int(batch), 'image')}", *cells)
     for batch in first.get("milliseconds", {}):
         cells = []
         for one in sides.values():
@@ -199,6 +206,11 @@ def _table(*columns: str) -> Table:
         else:
             table.add_column(column, overflow="fold")
     return table
+
+
+def _spread(median: float, low: float, high: float) -> str:
+    """12.3 ±0.4: the median, and half of what lies between the quartiles."""
+    return f"{median:.3g} ±{(high - low) / 2:.2g}"
 
 
 def _bar(share: float) -> str:
