@@ -3,6 +3,8 @@
 from .compare import Choice, Comparison, compare
 from .count import analyse
 from .latency import Machine, Timing, measure, measure_models
+from .layers import LayerTimes, time_layers
+from .memory import Memory, Peak, peak_memory
 from .table import ConvUse, Coverage, Row, Sum, Table, Unknown
 
 __all__ = [
@@ -10,7 +12,10 @@ __all__ = [
     "Comparison",
     "ConvUse",
     "Coverage",
+    "LayerTimes",
     "Machine",
+    "Memory",
+    "Peak",
     "Row",
     "Sum",
     "Table",
@@ -20,4 +25,6 @@ __all__ = [
     "compare",
     "measure",
     "measure_models",
+    "peak_memory",
+    "time_layers",
 ]

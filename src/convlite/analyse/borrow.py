@@ -50,12 +50,27 @@ class Borrowed:
 
 
 @contextlib.contextmanager
-def borrowed(model: nn.Module) -> Iterator[Borrowed]:
-    """The model in eval mode on the meta device, and afterwards as it was, whatever happened in between.
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Whatever happens within, every module's attributes are afterwards what they were.
 
-    Every module's attributes are remembered, with the content of lists, dictionaries and sets among them, and
-    put back at the end: what a forward sets, registers or appends is gone. No tensor's data is read or
-        written.
+    Attributes are remembered with the content of lists, dictionaries and sets among them: what a forward sets,
+    registers or appends is gone. Data that is written into a tensor is not undone.
+    """
+    kept = [(vars(module), vars(module).copy()) for module in model.modules()]
+    containers = list(_containers([attributes for _, attributes in kept]))
+    try:
+        yield
+    finally:
+        for now, before in kept:
+            now.clear()
+            now.update(before)
+        for container, content in containers:
+            _refill(container, content)
+
+
+@contextlib.contextmanager
+def borrowed(model: nn.Module, *, training: bool = False) -> Iterator[Borrowed]:
+    """The model with tensors that have no data, in eval or training mode, and afterwards exactly as it was.
 
     Raises:
         InputError: a lazy layer that has no sizes yet, or a scripted module.
@@ -67,12 +82,11 @@ def borrowed(model: nn.Module) -> Iterator[Borrowed]:
             modules[path] = module
         names.setdefault(id(module), []).append(path)
     _check(modules)
-    kept = [(vars(module), vars(module).copy()) for module in modules.values()]
-    containers = list(_containers([attributes for _, attributes in kept]))
     stand_ins: dict[int, Tensor] = {}
-    try:
-        for attributes, _ in kept:
-            attributes["training"] = False
+    with untouched(model):
+        for module in modules.values():
+            attributes = vars(module)
+            attributes["training"] = training
             attributes.pop("_compiled_call_impl", None)  # what `module.compile()` set
             for tensors in (attributes["_parameters"], attributes["_buffers"]):
                 for name, tensor in tensors.items():
@@ -81,12 +95,6 @@ def borrowed(model: nn.Module) -> Iterator[Borrowed]:
                             stand_ins[id(tensor)] = _without_data(tensor)
                         tensors[name] = stand_ins[id(tensor)]
         yield Borrowed(model, modules, names, stand_ins)
-    finally:
-        for now, before in kept:
-            now.clear()
-            now.update(before)
-        for container, content in containers:
-            _refill(container, content)
 
 
 def _check(modules: dict[str, nn.Module]) -> None:

@@ -27,7 +27,7 @@ def on_meta(given: Any, dtype: torch.dtype) -> Inputs:
     """
     if isinstance(given, dict):
         return (), {name: _one(value, dtype) for name, value in given.items()}
-    if isinstance(given, (tuple, list)) and not _is_shape(given):
+    if isinstance(given, (tuple, list)) and not is_shape(given):
         return tuple(_one(value, dtype) for value in given), {}
     if not isinstance(given, (tuple, list, Tensor)):
         raise InputError(
@@ -76,7 +76,8 @@ def failure(model: nn.Module, inputs: Inputs, where: str | None, error: BaseExce
     return InputError(f"The forward of {place} failed on an input of {given} ({said}).{expected}")
 
 
-def _is_shape(given: Any) -> bool:
+def is_shape(given: Any) -> bool:
+    """Whether it is a sequence of whole numbers."""
     return (
         isinstance(given, (tuple, list))
         and len(given) > 0
@@ -87,7 +88,7 @@ def _is_shape(given: Any) -> bool:
 def _one(given: Any, dtype: torch.dtype) -> Any:
     if isinstance(given, Tensor):
         return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="meta")
-    if _is_shape(given):
+    if is_shape(given):
         if min(given) < 1:
             raise InputError(f"The sizes of an input are at least 1, given {tuple(given)}.")
         return torch.empty((1, *given), dtype=dtype, device="meta")

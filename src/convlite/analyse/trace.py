@@ -106,9 +106,9 @@ class Trace(TorchDispatchMode):
             self.runs[path] = 0
             vars(module)["_call_impl"] = self._watched(path, module)  # its hooks then count as its own
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradients: bool = False) -> Any:
         """One forward; whatever it raises comes through, and `where` then says from which module."""
-        with _quiet(), self._versions, self:
+        with _quiet(gradients), self._versions, self:
             return self._model(*args, **kwargs)
 
     # ---- modules
@@ -279,10 +279,10 @@ def _geometry(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Eval-mode conditions: no gradients, compiled functions as plain Python, the random state given back."""
+def _quiet(gradients: bool) -> Iterator[None]:
+    """With or without gradients, compiled functions as plain Python, the random state given back."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.set_grad_enabled(gradients))
         if "torch._dynamo" in sys.modules:  # nothing can be compiled before it is imported, which takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         state = torch.get_rng_state()

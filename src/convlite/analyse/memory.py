@@ -1,0 +1,209 @@
+"""Peak live activation memory of a forward and of a training step, found without allocating any of it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from . import inputs as given
+from .borrow import Borrowed, borrowed, unwrap
+from .operations import Operation
+from .trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The most bytes that were alive at once, and the module that was running then."""
+
+    bytes: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a model needs besides the program itself.
+
+    Arguments:
+        weights, buffers: of the model, each tensor once.
+        input: of what it is given, which is alive throughout and part of the peaks.
+        inference: the peak of a forward without gradients.
+        training: the peak of a forward and a backward in training mode, gradients of the parameters included;
+            None where it was not asked for.
+        kept: what is alive between the two, for the backward; 0 where it was not asked for.
+        gradients: of the parameters, alive at the end of a training step.
+
+    The peaks hold what convolutions take on a processor while they run (see `_scratch`); a GPU's engine chooses its
+    workspace by the memory that is free.
+    """
+
+    weights: int
+    buffers: int
+    input: int
+    inference: Peak
+    training: Peak | None
+    kept: int
+    gradients: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def peak_memory(model: nn.Module, input: Any, *, training: bool = True) -> Memory:
+    """What a model's tensors take at most, followed on the meta device from their making to their end.
+
+    Arguments:
+        model, input: as for `analyse`. Some layers can't train on a single image: give a batch as a tensor.
+        training: whether to follow a training step too. Its loss is the sum of what the model returns.
+
+    Raises:
+        InputError: as for `analyse`.
+    """
+    model = unwrap(model)
+    dtype = given.float_type(model)
+    inference = _follow(model, given.on_meta(input, dtype), training=False)
+    step = _follow(model, given.on_meta(input, dtype), training=True) if training else None
+    weights = {id(p): p for p in model.parameters()}.values()
+    return Memory(
+        weights=sum(p.nbytes for p in weights),
+        buffers=sum(b.nbytes for b in model.buffers()),
+        input=inference.input,
+        inference=Peak(inference.peak, inference.peak_at),
+        training=None if step is None else Peak(step.peak, step.peak_at),
+        kept=0 if step is None else step.kept,
+        gradients=0 if step is None else sum(p.nbytes for p in weights if p.requires_grad),
+    )
+
+
+def _follow(model: nn.Module, inputs: given.Inputs, *, training: bool) -> _Live:
+    on_gpu = any(p.is_cuda for p in model.parameters())
+    with borrowed(model, training=training) as loan:
+        live = _Live(loan, scratch=not on_gpu)
+        live.hold(inputs)
+        try:
+            with _FusedAttention():
+                out = live.run(*inputs, gradients=training)
+                if training:
+                    live.kept = live.now - live.input
+                    live.backward(out)
+        except Exception as error:
+            raise given.failure(model, inputs, live.where, error) from error
+        return live
+
+
+class _Live(Trace):
+    """Follows every storage from the operation that makes it to its end.
+
+    Attributes:
+        now, peak: bytes alive, and the most there were; peak_at: the module that ran then.
+    """
+
+    def __init__(self, loan: Borrowed, scratch: bool) -> None:
+        super().__init__(loan)
+        self.now = self.peak = self.input = self.kept = 0
+        self.peak_at = ""
+        self._alive: dict[int, int] = {}
+        weights = [t for t in loan.stand_ins.values() if t.dim() == 4 and isinstance(t, nn.Parameter)]
+        self._plain = all(t.is_contiguous() for t in weights)
+        self._scratch = scratch
+
+    def hold(self, inputs: given.Inputs) -> None:
+        """Count what the model is given."""
+        args, kwargs = inputs
+        for tensor in _flat((*args, *kwargs.values())):
+            self._born(tensor)
+        self.input = self.now
+
+    def backward(self, out: Any) -> None:
+        """The backward of the sum of everything the model returned."""
+        with torch.enable_grad(), self:
+            losses = [t.sum() for t in _flat((out,)) if t.requires_grad]
+            if losses:
+                torch.stack(losses).sum().backward() if len(losses) > 1 else losses[0].backward()
+
+    def _record(self, operation: Operation, args: tuple[Any, ...], tensors: list[Tensor], out: Any) -> None:
+        for tensor in _flat((out,)):
+            self._born(tensor)
+        if not self._scratch:
+            return
+        if operation.name == "conv":
+            self._compare(_scratch(args[0], args[1], out, self._plain))
+        elif operation.name == "convolution_backward":
+            grad, x, weight = args[:3]
+            self._compare(_scratch(x, weight, grad, self._plain) + (x.nbytes if self._plain else weight.nbytes))
+
+    def _compare(self, scratch: int = 0) -> None:
+        if self.now + scratch > self.peak:
+            self.peak, self.peak_at = self.now + scratch, self._stack[-1].path
+
+    def _born(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive or key in self._weights:
+            return
+        self._alive[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        weakref.finalize(storage, self._died, key)
+        self._compare()
+
+    def _died(self, key: int) -> None:
+        self.now -= self._alive.pop(key, 0)
+
+
+def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
+    """What a convolution takes on a processor while it runs, as torch's allocator shows it.
+
+    oneDNN's reorders the weight, and where tensors are not channels-last, writes its output in blocks first. Torch
+    leaves small single images to a matrix product over unfolded patches.
+
+    Arguments:
+        plain: whether the model's weights are contiguous, rather than channels-last.
+    """
+    taps = weight[0, 0].numel()
+    in_blocks = x.shape[0] > 1 or x.numel() > 20480 or x.shape[1] > weight.shape[1] or taps > 9
+    if in_blocks:
+        return weight.nbytes + (out.nbytes if plain else 0)
+    return 0 if taps == 1 else x.shape[1] * taps * out[0, 0].numel() * x.itemsize
+
+
+class _FusedAttention(TorchFunctionMode):
+    """On the meta device torch writes attention out, scores and all; a processor or GPU runs the fused kernel."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is F.scaled_dot_product_attention and _fits_the_kernel(*args, **kwargs):
+            masks = {"attn_mask": kwargs["attn_mask"]} if "attn_mask" in kwargs else {}
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return fused(*args[:3], is_causal=kwargs.get("is_causal", False), **masks)[0]
+        return function(*args, **kwargs)
+
+
+def _fits_the_kernel(*args: Any, **options: Any) -> bool:
+    if len(args) != 3 or options.get("enable_gqa") or options.get("scale") or options.get("dropout_p"):
+        return False
+    query, key, value = args
+    mask = options.get("attn_mask")
+    return (
+        query.dim() == key.dim() == value.dim() == 4
+        and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        and (mask is None or (not mask.requires_grad and mask.dtype == query.dtype and mask.dim() in (2, 4)))
+    )
+
+
+def _flat(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _flat(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
