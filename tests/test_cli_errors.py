@@ -80,7 +80,7 @@ def said(arguments, capsys, code=2):
 
 BAD = [
     ("cost xceptoin", "did you mean xception"),
-    ("cost nothing-like-it", "known are"),
+    ("cost nothing-like-it", "convlite models"),
     ("cost missing.py:net", "There is no file missing.py"),
     ("cost code.py:nett", "did you mean net"),
     ("cost code.py:net", "gives a int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 import sys
@@ -94,9 +95,10 @@ def about_of(model: str) -> Mapping[str, Any]:
     if Path(model).is_dir():
         about: Mapping[str, Any] = read_config(model)["about"]
         return about
+    alike = difflib.get_close_matches(model, FAMILIES, cutoff=0.5)
+    hint = f"did you mean {' or '.join(alike)}?" if alike else "the command convlite models lists the families."
     raise InputError(
-        f"There is no model {model!r}, neither a family nor a saved folder, timm:NAME or file.py:factory; "
-        f"{nearest(model, FAMILIES)}"
+        f"There is no model {model!r}, neither a family nor a saved folder, timm:NAME or file.py:factory; {hint}"
     )
 
 
