@@ -19,8 +19,10 @@ class Pair:
     library: str = "timm"
     first: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    peer_options: dict[str, Any] = field(default_factory=dict)
 
 
+BARE = {"aux_logits": False, "init_weights": False}
 PAIRS = [
     Pair("vgg11_bn", "vgg11_bn"),
     Pair("resnet18", "resnet18"),
@@ -29,6 +31,11 @@ PAIRS = [
     Pair("xception41", "xception41", (75,), first=("stack",)),
     Pair("xception41p", "xception41p", (75,), first=("norm", "stack")),
     Pair("inception_v3", "inception_v3", (299, 150)),
+    Pair("inception_v4", "inception_v4", (150,)),
+    Pair("inception_resnet_v2", "inception_resnet_v2", (150,)),
+    Pair(
+        "googlenet", "googlenet", library="torchvision", peer_options={"aux_logits": False, "init_weights": False}
+    ),
     Pair("mobilenet_v1", "mobilenetv1_100"),
     Pair("mobilenet_v2", "mobilenetv2_100"),
     Pair("mobilenet_v3_small", "mobilenetv3_small_100", options={"eps": 1e-5}),
@@ -40,5 +47,5 @@ PAIRS = [
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.ours}-{pair.library}")
 def test_same_logits(pair):
-    peer = getattr(peers, pair.library)(pair.peer)
+    peer = getattr(peers, pair.library)(pair.peer, **pair.peer_options)
     peers.assert_parity(peers.bare(create, pair.ours, **pair.options), peer, pair.sizes, pair.first)

@@ -35,13 +35,20 @@ PUBLISHED = {  # trainable parameters, multiply-accumulates of convolutions and 
     "mobilenet_v2": (3_504_872, 300_774_272),
     "mobilenet_v3_small": (2_542_856, 56_510_400),
     "mobilenet_v3_large": (5_483_032, 216_589_760),
+    "inception_v1": (6_998_552, 1_582_671_872),
+    "inception_v1_bn": (7_005_832, 1_582_671_872),
+    "googlenet": (6_624_904, 1_498_376_192),
+    "inception_v2": (11_295_240, 2_032_600_064),
+    "inception_v2_paper": (11_194_984, 2_018_851_840),
+    "inception_v4": (42_679_816, 12_253_974_624),
+    "inception_resnet_v2": (55_843_464, 13_155_794_016),
     "inception_v3": (23_834_568, 5_713_216_096),
     "shufflenet_v1_g3": (1_865_728, 137_460_672),
     "shufflenet_v1_g8": (2_434_768, 138_365_952),
     "shufflenet_v2_x0_5": (1_366_792, 40_476_448),
     "shufflenet_v2_x1_0": (2_278_604, 144_907_992),
 }
-OURS = {"xception_small"}  # published by nobody else
+OURS = {"xception_small", "inception_v1_naive"}  # no figures are published
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -51,6 +58,13 @@ def test_exact_counts(name):
 
 def test_every_network_is_held_to_its_figures():
     assert set(names()) == set(PUBLISHED) | OURS
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("inception_v1", 13_378_280), ("googlenet", 13_004_888), ("inception_v3", 27_161_264)]
+)
+def test_exact_counts_with_auxiliary_heads(name, params):
+    assert peers.count(name, aux=True) == (params, PUBLISHED[name][1])  # which do not run in evaluation
 
 
 def test_the_dense_twin_of_mobilenet_is_the_papers():

@@ -7,7 +7,18 @@ from typing import Any
 
 from ..errors import InputError, nearest
 from ..kinds import Kind, from_dict
-from . import inception_v3, mobilenet, resnet, shufflenet, vgg, xception, xception_aligned
+from . import (
+    inception_v1,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    mobilenet,
+    resnet,
+    shufflenet,
+    vgg,
+    xception,
+    xception_aligned,
+)
 from .backbone import Backbone, Family
 from .dilation import dilate_
 
@@ -20,7 +31,10 @@ FAMILIES: dict[str, Family] = {
     **resnet.NETWORKS,
     **mobilenet.NETWORKS,
     **shufflenet.NETWORKS,
+    **inception_v1.NETWORKS,
+    **inception_v2.NETWORKS,
     **inception_v3.NETWORKS,
+    **inception_v4.NETWORKS,
 }
 
 # What `create` sets on the finished network, whatever its family.

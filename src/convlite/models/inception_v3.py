@@ -106,8 +106,9 @@ def _e(maker: Maker, c: int) -> nn.Module:
 
 
 def _aux(maker: Maker, num_classes: int) -> nn.Module:
+    """Figure 8; pooled to 5×5 whatever the image's size."""
     return chain(
-        pool=nn.AvgPool2d(5, 3),
+        pool=nn.AdaptiveAvgPool2d(5),
         conv1=maker.unit(768, 128),
         conv2=maker.unit(128, 768, 5, 1, 0),
         squeeze=nn.AdaptiveAvgPool2d(1),

@@ -57,3 +57,12 @@ class AvgPool2d(nn.AvgPool2d):
             return total / (k[0] * k[1])
         # at each border pixel, only what lies inside the image counts
         return total / F.conv2d(x.new_ones(1, 1, *x.shape[2:]), x.new_ones(1, 1, *k), None, *spread)
+
+
+class CoverMaxPool2d(nn.MaxPool2d):
+    """Max pooling whose windows start at every stride-th pixel, the last ones too, and may reach beyond."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))
+        beyond = pair(self.dilation)[0] * (pair(self.kernel_size)[0] - 1)
+        x = F.pad(x, (0, beyond, 0, beyond), value=-math.inf)
+        return F.max_pool2d(x, self.kernel_size, self.stride, 0, self.dilation)
