@@ -345,9 +345,7 @@ class ShuffledConv2d(_Chain):
         shuffle = ChannelShuffle(groups)
         layers: dict[str, nn.Module]
         if _pair(kernel_size) == (1, 1):  # no neighbours to look at: the grouped 1×1 is all there is
-            pointwise = nn.Conv2d(
-                in_channels, out_channels, 1, stride, padding, dilation, groups, bias, **spatial
-            )
+            pointwise = nn.Conv2d(in_channels, out_channels, 1, stride, padding, dilation, groups, bias, **spatial)
             layers = {"pointwise": pointwise, "shuffle": shuffle}
         else:
             depthwise = nn.Conv2d(

@@ -24,7 +24,6 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="convlite",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,8 +65,8 @@ def convlite(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; without arguments, the process's own."""
     try:
-        given = sys.argv[1:] if arguments is None else arguments
-        code = app(list(given), prog_name="convlite", standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        code = app(given, prog_name="convlite", standalone_mode=False)
     except InputError as error:
         return _say(str(error), 2)
     except ConvliteError as error:
@@ -86,7 +85,7 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "convlite"
     said = str(getattr(error, "format_message", error.__str__)()).replace("\n", " ").strip().rstrip(".")
-    return f"{said}: see {command} --help." if said else f"See {command} --help."
+    return f"{said}: see {command} --help."
 
 
 def _say(sentence: str, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import torch
 import typer
 from rich.console import Console, RenderableType
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 
 Model = Annotated[
     str,
@@ -99,11 +100,17 @@ def device_of(name: str | None) -> torch.device:
 
 def show(answer: dict[str, Any], as_json: bool, *tables: RenderableType) -> None:
     """Print the answer on stdout: the JSON object alone, or the tables; a string is never broken or styled."""
-    if as_json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    else:
-        console = Console(file=sys.stdout, highlight=False)
-        for table in tables:
-            plain = isinstance(table, str)  # commands and paths, to be copied
-            console.print(table, markup=not plain, soft_wrap=plain)
-    sys.stdout.flush()  # here, where a closed pipe is still handled
+    console = Console(file=sys.stdout, highlight=False)
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        else:
+            for table in tables:
+                plain = isinstance(table, str)  # commands and paths, to be copied
+                console.print(table, markup=not plain, soft_wrap=plain)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has seen enough, which typer ends without a word
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails on it again at its end
+        raise RunError(f"The answer can't be written: {error.strerror or error}.") from error

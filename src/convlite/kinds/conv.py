@@ -46,9 +46,7 @@ class Conv:
 
     def __post_init__(self) -> None:
         positive = {"c": self.c, "m": self.m, "groups": self.groups}
-        positive |= {
-            f"{name}[{i}]": getattr(self, name)[i] for name in ("k", "stride", "dilation") for i in (0, 1)
-        }
+        positive |= {f"{name}[{i}]": getattr(self, name)[i] for name in ("k", "stride", "dilation") for i in (0, 1)}
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"A convolution needs {name} of at least 1, given {value}.")

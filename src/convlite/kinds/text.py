@@ -52,11 +52,7 @@ def _make(name: str, arguments: list[Any], named: dict[str, Any]) -> Kind:
     required = {name for name in names if defaults[name] is dataclasses.MISSING}
     positional = names[: len(arguments)]
     given = [*positional, *named]
-    if (
-        len(arguments) > len(names)
-        or len(set(given)) < len(given)
-        or not required <= set(given) <= set(names)
-    ):
+    if len(arguments) > len(names) or len(set(given)) < len(given) or not required <= set(given) <= set(names):
         wanted = ", ".join(names) or "nothing"
         raise InputError(f"{kind.__name__} takes {wanted}, given {[*arguments, *named]}.")
     values = dict(zip(positional, arguments)) | named

@@ -86,10 +86,7 @@ class Depthwise(_OneConv):
 
     def _why_not(self, dense: Conv) -> str | None:
         if dense.m != dense.c * self.multiplier:
-            return (
-                f"a depthwise convolution of {dense.c} channels gives {dense.c * self.multiplier}, "
-                f"not {dense.m}"
-            )
+            return f"a depthwise convolution of {dense.c} channels gives {dense.c * self.multiplier}, not {dense.m}"
         return None
 
     def _chain(self, dense: Conv) -> list[Conv]:
