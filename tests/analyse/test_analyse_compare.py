@@ -68,7 +68,7 @@ def test_json():
 
 
 def test_fewer_macs_that_are_not_faster_are_flagged():
-    timing = Timing(1, 1, 1, 1)
+    timing = Timing(1, 1, 1, 1, 1)
     slow = Choice("separable", "", Cost(), 8.0, {"contiguous": timing}, {"contiguous": 0.9, "channels_last": 1.1})
     assert slow.note == "fewer MACs, not faster (contiguous)"
     assert Choice("separable", "", Cost(), 8.0, {}, {"contiguous": 1.2}).note == ""

@@ -115,8 +115,7 @@ def test_convolutions_of_any_dimension_agree_with_torchs_counter(
     ],
 )
 def test_networks_of_timm_agree_with_torchs_counter(name):
-    with torch.device("meta"):
-        net = peers.timm(name).eval()
+    net = peers.timm(name).to("meta").eval()
     x = torch.empty(1, 3, 224, 224, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x)

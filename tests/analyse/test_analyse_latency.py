@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from convlite.analyse import latency
-from convlite.analyse.latency import machine, measure, measure_models, timing, using
+from convlite.analyse.latency import Timing, machine, measure, measure_models, timing, using
 from convlite.errors import InputError
 
 
@@ -29,9 +29,10 @@ def test_a_budget_ends_the_rounds_but_not_before_the_minimum(monkeypatch, minimu
 
 
 def test_the_statistics():
-    assert timing([5.0]) == timing([5.0, 5.0, 5.0]).__class__(5.0, 5.0, 5.0, 1)
+    assert timing([5.0]) == Timing(5.0, 5.0, 5.0, 1, 5.0)
     found = timing([1.0, 2.0, 3.0, 4.0, 100.0])
     assert (found.q1, found.median, found.q3, found.runs) == (2.0, 3.0, 4.0, 5)
+    assert found.least == 1.0
 
 
 def test_what_takes_longer_is_longer():

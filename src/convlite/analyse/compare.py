@@ -155,6 +155,22 @@ def compare(
     """
     h, w = (size, size) if isinstance(size, int) else size
     dense = conv(c=c, m=m, k=k, stride=stride, dilation=dilation, h=h, w=w)
+    return compare_in(
+        dense, groups=groups, kinds=kinds, batch=batch, rounds=rounds, seconds=seconds, threads=threads
+    )
+
+
+def compare_in(
+    dense: Conv,
+    *,
+    groups: int = 4,
+    kinds: Sequence[Kind] | None = None,
+    batch: int = 1,
+    rounds: int = 20,
+    seconds: float | None = 20.0,
+    threads: int | None = None,
+) -> Comparison:
+    """The same for a convolution that is given as a value; see `compare`."""
     wanted = candidates(dense, groups) if kinds is None else (Normal(), *(k for k in kinds if k != Normal()))
     costs: dict[Kind, Cost] = {}
     left_out: dict[str, str] = {}

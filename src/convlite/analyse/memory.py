@@ -160,17 +160,20 @@ class _Live(Trace):
 def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
     """What a convolution takes on a processor while it runs, as torch's allocator shows it.
 
-    oneDNN's reorders the weight, and where tensors are not channels-last, writes its output in blocks first. Torch
-    leaves small single images to a matrix product over unfolded patches.
+    oneDNN's reorders the weight, and where tensors are not channels-last, writes its output in blocks first; but a
+    1×1 on a single thread is a plain matrix product. Torch leaves small single images to a matrix product over
+    unfolded patches.
 
     Arguments:
         plain: whether the model's weights are contiguous, rather than channels-last.
     """
     taps = weight[0, 0].numel()
     in_blocks = x.shape[0] > 1 or x.numel() > 20480 or x.shape[1] > weight.shape[1] or taps > 9
+    if taps == 1 and (not in_blocks or torch.get_num_threads() == 1):
+        return 0
     if in_blocks:
         return weight.nbytes + (out.nbytes if plain else 0)
-    return 0 if taps == 1 else x.shape[1] * taps * out[0, 0].numel() * x.itemsize
+    return x.shape[1] * taps * out[0, 0].numel() * x.itemsize
 
 
 class _FusedAttention(TorchFunctionMode):

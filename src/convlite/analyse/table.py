@@ -184,6 +184,12 @@ class Table:
             "rows": [_plain(row) for row in self.rows],
         }
 
+    def to_html(self) -> str:
+        """A page that needs nothing else; see `formats`."""
+        from .formats import to_html  # which knows this class
+
+        return to_html(self.to_dict())
+
 
 def _plain(row: Row) -> dict[str, Any]:
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
