@@ -50,8 +50,7 @@ class Call:
         output_bytes: what it writes.
         inputs: the shapes of the tensors it reads, in order; output: of the first it writes.
         reads: the parameters among what it reads, by the `id` of their stand-ins.
-        geometry: for a convolution, its (weight's shape, stride, padding, dilation, transposed, groups,
-            bias).
+        geometry: for a convolution, its (weight's shape, stride, padding, dilation, transposed, groups, bias).
     """
 
     frame: Frame
@@ -91,9 +90,8 @@ class Trace(TorchDispatchMode):
         self._model = borrowed.model
         self._stack = [Frame("", borrowed.model, 0)]
         self._stand_ins = borrowed.stand_ins
-        self._storages = [
-            (t, t.untyped_storage()) for t in borrowed.stand_ins.values()
-        ]  # so that no address is reused
+        # kept, so that no address is used again
+        self._storages = [(t, t.untyped_storage()) for t in borrowed.stand_ins.values()]
         self._weights = {
             storage._cdata: id(tensor) if isinstance(tensor, nn.Parameter) else 0
             for tensor, storage in self._storages
@@ -174,12 +172,11 @@ class Trace(TorchDispatchMode):
         kwargs: dict[str, Any],
         tensors: list[Tensor],
     ) -> Any:
-        """An operation of which some tensor has data: one made in the forward, or an attribute that is no
-        buffer.
+        """An operation some of whose tensors have data: made in the forward, or attributes that are no buffers.
 
-        While only such constants are involved it really runs, so that a forward may look at their values;
-        together with a tensor that has none, or where it would write to one that was there before, stand-ins
-        take their place.
+        While only such constants are involved it really runs, so that a forward may look at their values. Together
+        with a tensor that has none, or where it would write to one that was there before, stand-ins take their
+        place.
         """
         known = any(id(t) in self._stand_ins for t in tensors)
         foreign = operation.mutates and not all(_storage(t) in self._own for t in tensors)
