@@ -27,9 +27,7 @@ class Bar:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            "", total=epochs * steps, epoch=1, loss=0.0, accuracy=0.0, speed=0.0
-        )
+        self._task = self._progress.add_task("", total=epochs * steps, epoch=1, loss=0.0, accuracy=0.0, speed=0.0)
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -144,9 +144,7 @@ class _Run:
         tested = evaluate(state.model, self.data.test, self.data, progress=False).top1 if test else None
         return Epoch(number, loss_sum / seen, right / seen, tested, seconds, seen / seconds)
 
-    def _step(
-        self, state: _State, pixels: Tensor, labels: Tensor, rate: float, step: int
-    ) -> tuple[float, int]:
+    def _step(self, state: _State, pixels: Tensor, labels: Tensor, rate: float, step: int) -> tuple[float, int]:
         inputs = self.data.normalise(pixels)  # (N, C, H, W)
         logits = state.model(inputs)  # (N, classes)
         loss = self.loss(inputs, logits, labels)
@@ -189,9 +187,7 @@ def _accelerator(device: str | None) -> Any:
             "This process has trained on another device before: start a new one for the CPU."
         ) from None
     if wanted not in (None, found.device.type):
-        raise InputError(
-            f"There is no device {device!r} to train on here, only {found.device.type!r}: give that."
-        )
+        raise InputError(f"There is no device {device!r} to train on here, only {found.device.type!r}: give that.")
     return found
 
 

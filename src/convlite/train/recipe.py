@@ -35,12 +35,12 @@ class Recipe:
     """
 
     epochs: int = 8
-    batch_size: int = 64
+    batch_size: int = 32
     rate: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
-    warmup: float = 0.3
+    warmup: float = 0.2
     schedule: str = "cosine"
     shift: int = 3
     flip: bool = False
@@ -96,9 +96,7 @@ def _expect(holds: bool, name: str, value: float, range_: str) -> None:
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(),
     # Shift, flip and batch of He et al. 2016, section 4.2; one cosine fall in place of its three steps.
-    "cifar": Recipe(
-        epochs=30, batch_size=128, rate=0.4, label_smoothing=0.0, warmup=0.15, shift=4, flip=True
-    ),
+    "cifar": Recipe(epochs=30, batch_size=128, rate=0.4, label_smoothing=0.0, warmup=0.15, shift=4, flip=True),
 }
 
 
