@@ -3,9 +3,25 @@
 from . import kinds, nn
 from .analyse import analyse
 from .cost import Cost
+from .errors import ConvliteError, InputError, RunError
 from .lighten import Budget, Plan, apply, lighten
 from .models import create
 from .models.saved import load, save
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "Cost", "Plan", "analyse", "apply", "create", "kinds", "lighten", "load", "nn", "save"]
+__all__ = [
+    "Budget",
+    "ConvliteError",
+    "Cost",
+    "InputError",
+    "Plan",
+    "RunError",
+    "analyse",
+    "apply",
+    "create",
+    "kinds",
+    "lighten",
+    "load",
+    "nn",
+    "save",
+]

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError, nearest
@@ -20,6 +21,7 @@ __all__ = [
     "Between",
     "BottleneckConv2d",
     "ChannelShuffle",
+    "DepthwiseConv2d",
     "LowRankConv2d",
     "SeparableConv2d",
     "ShuffledConv2d",
@@ -92,6 +94,34 @@ class _Chain(nn.Module):
         return x
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution with a group for each channel in (several outputs each) or out (several inputs each).
+
+    The same parameters, names and results as `nn.Conv2d` with those groups. On a CPU the general grouped
+    convolution is many times slower than the one that has a single channel in and out for each group, so there the
+    channels are repeated before, or added up after, that one (`benchmarks/depthwise.py`).
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        spread = self.groups == self.in_channels < self.out_channels  # r outputs for each input
+        gather = self.groups == self.out_channels < self.in_channels  # r inputs for each output
+        if input.device.type != "cpu" or not (spread or gather):
+            return super()._conv_forward(input, weight, bias)
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        padding = 0 if self.padding_mode != "zeros" else self.padding
+        rest: Any = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
+        if spread:
+            r = self.out_channels // self.in_channels
+            last = input.movedim(-3, -1).unsqueeze(-1)  # (N, H, W, C, 1): stays channels_last
+            repeated = last.expand(*last.shape[:-1], r).flatten(-2).movedim(-1, -3)  # (N, C·r, H, W)
+            return F.conv2d(repeated, weight, bias, groups=self.out_channels, **rest)
+        r = self.in_channels // self.out_channels
+        single = weight.flatten(0, 1).unsqueeze(1)  # (M·r, 1, Kh, Kw)
+        y = F.conv2d(input, single, groups=self.in_channels, **rest).unflatten(-3, (-1, r)).sum(-3)
+        return y if bias is None else y + bias[:, None, None]
+
+
 class SeparableConv2d(_Chain):
     """Depthwise separable convolution (Sifre 2014; Chollet, arXiv 1610.02357).
 
@@ -111,21 +141,22 @@ class SeparableConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         order: Order = "depthwise_first",
         multiplier: int = 1,
         between: Between = None,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
         spatial: Any = {"padding_mode": padding_mode, **like}
+        depthwise = nn.Conv2d if multiplier == 1 else DepthwiseConv2d
         if order == "depthwise_first":
             mid = multiplier * in_channels
             layers: dict[str, nn.Module] = {
-                "depthwise": nn.Conv2d(
+                "depthwise": depthwise(
                     in_channels, mid, kernel_size, stride, padding, dilation, in_channels, False, **spatial
                 ),
                 "pointwise": nn.Conv2d(mid, out_channels, 1, bias=bias, **like),
@@ -134,7 +165,7 @@ class SeparableConv2d(_Chain):
             mid = multiplier * out_channels
             layers = {
                 "pointwise": nn.Conv2d(in_channels, mid, 1, bias=False, **like),
-                "depthwise": nn.Conv2d(
+                "depthwise": depthwise(
                     mid, out_channels, kernel_size, stride, padding, dilation, out_channels, bias, **spatial
                 ),
             }
@@ -158,11 +189,11 @@ class AsymmetricConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         rank: int | None = None,
         between: Between = None,
     ) -> None:
@@ -191,11 +222,11 @@ class StackedConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         between: Between = None,
     ) -> None:
         rest: Any = {"padding_mode": padding_mode, "device": device, "dtype": dtype}
@@ -246,11 +277,11 @@ class BottleneckConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         rank_in: int | None = None,
         rank_out: int | None = None,
         between: Between = None,
@@ -283,11 +314,11 @@ class LowRankConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         rank: int | None = None,
         between: Between = None,
     ) -> None:
@@ -332,11 +363,11 @@ class ShuffledConv2d(_Chain):
         stride: Size = 1,
         padding: Padding = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
-        *,
         groups: int,
         between: Between = None,
     ) -> None:

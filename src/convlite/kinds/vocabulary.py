@@ -20,12 +20,13 @@ def _at_least_one(kind: Kind, **values: int | None) -> None:
             raise InputError(f"{kind.name} needs {name} of at least 1, given {value}.")
 
 
-def _arguments(dense: Conv, device: Any, dtype: Any) -> tuple[Any, ...]:
+def _arguments(dense: Conv, device: Any, dtype: Any) -> dict[str, Any]:
     """What `nn.Conv2d`, and each of our modules, takes; no groups: a kind says itself how it groups."""
-    return (
-        dense.c, dense.m, dense.k, dense.stride, dense.padding, dense.dilation, dense.bias,
-        dense.padding_mode, device, dtype,
-    )  # fmt: skip
+    return {
+        "in_channels": dense.c, "out_channels": dense.m, "kernel_size": dense.k, "stride": dense.stride,
+        "padding": dense.padding, "dilation": dense.dilation, "bias": dense.bias,
+        "padding_mode": dense.padding_mode, "device": device, "dtype": dtype,
+    }  # fmt: skip
 
 
 def _pointwise(dense: Conv, c: int, m: int, *, bias: bool = False, groups: int = 1) -> Conv:
@@ -92,6 +93,10 @@ class Depthwise(_OneConv):
     def _chain(self, dense: Conv) -> list[Conv]:
         return [replace(dense, groups=dense.c)]
 
+    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
+        layer = nn.Conv2d if self.multiplier == 1 else cnn.DepthwiseConv2d
+        return layer(**_arguments(dense, device, dtype), groups=dense.c)
+
 
 @dataclass(frozen=True)
 class Pointwise(_OneConv):
@@ -140,7 +145,7 @@ class Separable(Kind):
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.SeparableConv2d(
-            *_arguments(dense, device, dtype),
+            **_arguments(dense, device, dtype),
             order=self.order, multiplier=self.multiplier, between=self.between,
         )  # fmt: skip
 
@@ -172,7 +177,7 @@ class Asymmetric(Kind):
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.AsymmetricConv2d(*_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+        return cnn.AsymmetricConv2d(**_arguments(dense, device, dtype), rank=self.rank, between=self.between)
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,7 @@ class Stacked(Kind):
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.StackedConv2d(*_arguments(dense, device, dtype), between=self.between)
+        return cnn.StackedConv2d(**_arguments(dense, device, dtype), between=self.between)
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ class Bottleneck(Kind):
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.BottleneckConv2d(
-            *_arguments(dense, device, dtype),
+            **_arguments(dense, device, dtype),
             rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
         )  # fmt: skip
 
@@ -266,7 +271,7 @@ class LowRank(Kind):
         return [replace(dense, m=mid, bias=False), _pointwise(dense, mid, dense.m, bias=dense.bias)]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.LowRankConv2d(*_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+        return cnn.LowRankConv2d(**_arguments(dense, device, dtype), rank=self.rank, between=self.between)
 
 
 @dataclass(frozen=True)
@@ -295,7 +300,7 @@ class Shuffled(Kind):
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.ShuffledConv2d(*_arguments(dense, device, dtype), groups=self.groups, between=self.between)
+        return cnn.ShuffledConv2d(**_arguments(dense, device, dtype), groups=self.groups, between=self.between)
 
 
 def _indivisible(groups: int, dense: Conv) -> str | None:
