@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import peers
 import pytest
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from convlite.kinds import (
 from convlite.models import Backbone, create
 
 KINDS: list[Kind] = [
-    Normal(), Grouped(4), Depthwise(), Pointwise(), Separable(), Separable("pointwise_first", "ReLU", 2),
+    Normal(), Grouped(4), Separable(), Depthwise(), Pointwise(), Separable("pointwise_first", "ReLU", 2),
     Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Shuffled(4),
 ]  # fmt: skip
 
@@ -35,7 +36,7 @@ class Case:
     name: str
     size: int
     options: dict[str, Any] = field(default_factory=dict)
-    traced: bool = False  # whether it is among those that are compiled and exported, which takes seconds
+    heavy: bool = False  # takes long, so it meets three kinds of convolution only
 
     def make(self, **more: Any) -> Backbone:
         torch.manual_seed(0)
@@ -47,24 +48,24 @@ class Case:
 
 CASES = [
     Case("xception", 71, {"width": 0.1, "depth": 1}),
-    Case("xception_small", 32, {"depth": 1}, traced=True),
+    Case("xception_small", 32, {"depth": 1}),
     Case("xception41", 33, {"middle": 1, "width": 0.1}),
-    Case("xception41p", 33, {"middle": 1, "width": 0.1}),
+    Case("xception41p", 33, {"middle": 1, "width": 0.1}, heavy=True),
     Case("vgg11", 32, {"hidden": (32,), "width": 0.25}),
     Case("resnet20", 32),
     Case("resnet18", 64, {"width": 0.25}),
-    Case("resnext50_32x4d", 64, {"width": 0.25}),
+    Case("resnext50_32x4d", 64, {"width": 0.25}, heavy=True),
     Case("inception_v1", 33),
     Case("googlenet", 33),
-    Case("inception_v2", 64),
-    Case("inception_v3", 75),
-    Case("inception_v4", 75, {"blocks": (1, 1, 1)}),
-    Case("inception_resnet_v2", 75, {"blocks": (1, 1, 1)}),
+    Case("inception_v2", 64, heavy=True),
+    Case("inception_v3", 75, heavy=True),
+    Case("inception_v4", 75, {"blocks": (1, 1, 1)}, heavy=True),
+    Case("inception_resnet_v2", 75, {"blocks": (1, 1, 1)}, heavy=True),
     Case("mobilenet_v1", 64, {"width": 0.25}),
     Case("mobilenet_v2", 64, {"width": 0.5}),
-    Case("mobilenet_v3_small", 64, {"width": 0.5}, traced=True),
-    Case("shufflenet_v1_g3", 64),
-    Case("shufflenet_v2_x0_5", 64, traced=True),
+    Case("mobilenet_v3_small", 64, {"width": 0.5}),
+    Case("shufflenet_v1_g3", 64, heavy=True),
+    Case("shufflenet_v2_x0_5", 64),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -103,9 +104,9 @@ def test_the_smallest_image(case):
 
 @cases
 def test_feature_maps_are_as_described(case):
-    net = case.make(features_only=True).eval()
-    with torch.device("meta"):
-        maps = net.to("meta")(torch.empty(2, 3, 2048, 2048))
+    with torch.device("meta"), torch.no_grad():
+        net = peers.without_norms(case.make(features_only=True).eval())
+        maps = net(torch.empty(2, 3, 2048, 2048))
     assert net.strides == sorted(net.strides) and len(maps) == len(net.strides)
     for found, channels, stride in zip(maps, net.channels, net.strides):
         assert found.shape[1] == channels
@@ -118,26 +119,29 @@ def test_feature_maps_are_as_described(case):
 @cases
 def test_dilation_gives_the_same_pixels_and_those_between(case):
     def make(**more):
-        net = case.make(features_only=True, **more).double().eval()
+        net = case.make(features_only=True, **more).eval()
         for pool in (m for m in net.modules() if isinstance(m, nn.AdaptiveAvgPool2d)):
             # a gate that averages its map sees more pixels of a finer one; let it see the first of both
             pool.forward = lambda x: x[:, :, :1, :1]
         return net
 
     net = make()
-    x = case.images(size=case.size + 2).double()
-    maps = net(x)
-    for least in net.strides[-3:-1]:
-        dense = make(output_stride=least)
-        dense.load_state_dict(net.state_dict())
-        assert dense.strides == [min(s, least) for s in net.strides]
-        for map_, fine, s in zip(maps, dense(x), net.strides):
+    least = net.strides[-3]  # the last two strides become dilation
+    dense = make(output_stride=least)
+    assert dense.strides == [min(s, least) for s in net.strides]
+    x = case.images(size=case.size + 2)
+    with torch.no_grad():
+        for coarse, fine, s in zip(net(x), dense(x), net.strides):
             step = max(1, s // least)
-            torch.testing.assert_close(fine[:, :, ::step, ::step], map_)
+            scale = float(coarse.abs().max())
+            torch.testing.assert_close(fine[:, :, ::step, ::step], coarse, rtol=1e-3, atol=1e-4 * scale)
 
 
-@cases
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [(case, kind) for case in CASES for kind in (KINDS[:3] if case.heavy else KINDS)],
+    ids=lambda value: value.name if isinstance(value, Case) else str(value),
+)
 def test_every_kind_trains(case, kind):
     net = case.make(conv=kind)
     net(case.images()).square().mean().backward()
@@ -198,12 +202,15 @@ def test_autocast(case):
     assert logits.dtype == torch.bfloat16 and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.traced], ids=lambda case: case.name)
-def test_compiles_whole_and_exports(case):
-    net, x = case.make().eval(), case.images()
-    expected = net(x)
+def test_compiles_whole():
+    net, x = create("xception_small", depth=1).eval(), torch.randn(2, 3, 32, 32)
     torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), expected)
-    exported = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    torch.testing.assert_close(exported.module()(x), expected)
-    assert exported.module()(x[:1].repeat(3, 1, 1, 1)).shape[0] == 3
+    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), net(x))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v3_small", "googlenet"])
+def test_exports_for_any_batch(name):
+    net, x = create(name).eval(), torch.randn(2, 3, 64, 64)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    torch.testing.assert_close(exported(x), net(x))
+    assert exported(torch.randn(5, 3, 64, 64)).shape[0] == 5

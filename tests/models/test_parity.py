@@ -30,7 +30,7 @@ PAIRS = [
     Pair("resnext50_32x4d", "resnext50_32x4d"),
     Pair("xception41", "xception41", (75,), first=("stack",)),
     Pair("xception41p", "xception41p", (75,), first=("norm", "stack")),
-    Pair("inception_v3", "inception_v3", (299, 150)),
+    Pair("inception_v3", "inception_v3", (107, 150)),
     Pair("inception_v4", "inception_v4", (150,)),
     Pair("inception_resnet_v2", "inception_resnet_v2", (150,)),
     Pair(

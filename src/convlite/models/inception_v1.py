@@ -77,9 +77,8 @@ def inception_v1(
         flows[stage] = flow
         taps[f"{stage}.{max(modules)}"] = (c, 8 * 2**i)
     head = Head(c, num_classes, dropout=0.4)
-    return Backbone(
-        flows, head, taps, in_channels=in_channels, maker=maker, smallest=16 * last_pool - 17, aux=heads
-    )
+    smallest = 16 * last_pool - 17  # below it, nothing is left for the last pool
+    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=smallest, aux=heads)
 
 
 def _pool(kernel: int = 3) -> nn.Module:
