@@ -22,6 +22,7 @@ from convlite.kinds import (
     Stacked,
 )
 from convlite.models import Backbone, create
+from convlite.models.saved import load, save
 
 KINDS: list[Kind] = [
     Normal(), Grouped(4), Separable(), Depthwise(), Pointwise(), Separable("pointwise_first", "ReLU", 2),
@@ -193,6 +194,15 @@ def test_channels_last_changes_nothing(case):
     net = case.make().eval().to(memory_format=torch.channels_last)
     turned = gradient(net, case.images().contiguous(memory_format=torch.channels_last))
     assert (turned - plain).norm() < 1e-2 * plain.norm()
+
+
+@cases
+def test_saving_and_loading(case, tmp_path):
+    with torch.device("meta"):
+        strides = case.make().strides
+    net, x = case.make(num_classes=3, output_stride=strides[-2]).eval(), case.images()
+    again = load(save(net, tmp_path / "saved"))
+    torch.testing.assert_close(again(x), net(x))
 
 
 @cases
