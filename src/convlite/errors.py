@@ -42,6 +42,5 @@ def need(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"This needs the package {error.name!r}, which is not installed: "
-            f"run pip install 'convlite[{extra}]'."
+            f"This needs the package {error.name!r}, which is not installed: run pip install 'convlite[{extra}]'."
         ) from None

@@ -117,7 +117,7 @@ def test_two_networks_side_by_side():
     assert "200 (20.0%)" in text
     ms = {"1": {"median": 4.0, "q1": 3.8, "q3": 4.2}}
     measured = {"dense": dense | {"milliseconds": ms}, "light": light | {"milliseconds": ms}}
-    assert "4 ±0.2 (1.0× faster)" in printed(tables.side_by_side(measured))
+    assert "4 ±0.2 (1.0× as fast)" in printed(tables.side_by_side(measured))
 
 
 def test_predictions():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from ..lighten import lighten as make_light
 from ..models.saved import save
 from ..report import tables
 from ..runtime import predict as answers
-from ..train import Score, recipe
+from ..train import Recipe, Score, augmentation, recipe
 from ..train import evaluate as measure
 from ..train import train as fit
 from ..train.recipe import RECIPES
@@ -153,6 +153,7 @@ def lighten(
         _pictures(loaded, seed),
         budget,
         distil=distil,
+        augment=_augmentation(found.about, loaded),
         seed=seed,
         watch=lambda each: measure(each, loaded.test, loaded, progress=False).top1,
         progress=True,
@@ -246,6 +247,12 @@ def _pictures(data: datasets.Data, seed: int, batch: int = 256) -> Iterator[Tens
     """The training part as a network takes it, (N, C, H, W) at a time, in random order: files come by class."""
     order = torch.randperm(len(data.train), generator=generator(seed, "calibration"))
     return (data.normalise(data.train.pixels[index]) for index in order.split(batch))
+
+
+def _augmentation(about: Mapping[str, Any], data: datasets.Data) -> Any:
+    """How the network's own recipe changed pictures at random, if it is known."""
+    known = about.get("training", {}).get("recipe")
+    return None if known is None else augmentation(Recipe.from_dict(known), data)
 
 
 def _side(net: nn.Module, data: datasets.Data, score: Score) -> dict[str, Any]:

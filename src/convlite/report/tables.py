@@ -173,15 +173,8 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         cells = []
         for one in sides.values():
             ms = one["milliseconds"][batch]
-            faster = "" if one is first else f" ({times(base['median'] / ms['median'])} faster)"
+            faster = "" if one is first else f" ({times(base['median'] / ms['median'])} as fast)"
             cells.append(_spread(ms["median"], ms["q1"], ms["q3"]) + faster)
-        table.add_row(f"ms for {count(int(batch), 'image')}", *cells)
-    for batch in first.get("milliseconds", {}):
-        cells = []
-        for one in sides.values():
-            ms = one["milliseconds"][batch]
-            gained = "" if one is first else f" ({times(first['milliseconds'][batch]['median'] / ms['median'])})"
-            cells.append(f"{ms['median']:.3g} ±{(ms['q3'] - ms['q1']) / 2:.2g}{gained}")
         table.add_row(f"ms for {count(int(batch), 'image')}", *cells)
     return table
 

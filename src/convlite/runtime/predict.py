@@ -64,9 +64,7 @@ def predict(
     files = find_files(paths)
     missing = {"size", "channels", "mean", "std"} - set(preprocess)
     if missing:
-        raise InputError(
-            f"The preprocessing lacks {', '.join(sorted(missing))}: give it as training saved it."
-        )
+        raise InputError(f"The preprocessing lacks {', '.join(sorted(missing))}: give it as training saved it.")
     if top < 1:
         raise InputError(f"The number of classes to name is 1 or more, not {top}.")
     height, width = preprocess["size"]

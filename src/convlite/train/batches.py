@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from ..data import Images
+from ..data import Data, Images
 from .recipe import Recipe
 from .seeds import generator
 
@@ -29,6 +29,17 @@ def batches(
         if recipe.shift or recipe.flip:
             pixels = augment(pixels, recipe.shift, recipe.flip, generator(seed, "augment", epoch, step))
         yield pixels, batch.labels.to(device, non_blocking=True)
+
+
+def augmentation(recipe: Recipe, data: Data) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """What the recipe does to pictures, for pictures that are normalised already: (N, C, H, W) → the same."""
+    black = data.normalise(torch.zeros(1, data.shape[0], 1, 1, dtype=torch.uint8))  # (1, C, 1, 1)
+
+    def move(images: Tensor, source: torch.Generator) -> Tensor:
+        floor = black.to(images.device)
+        return augment(images - floor, recipe.shift, recipe.flip, source) + floor
+
+    return move
 
 
 def augment(pixels: Tensor, shift: int, flip: bool, source: torch.Generator) -> Tensor:
