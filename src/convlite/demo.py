@@ -19,7 +19,7 @@ from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
 from .report import tables
-from .train import Recipe, Score, augmentation, evaluate, seed_everything, train
+from .train import Score, evaluate, seed_everything, train
 
 NETWORK = "resnet20"
 BUDGET = Budget(macs=0.2, params=0.2)
@@ -57,8 +57,7 @@ def demo(
     net = models.create(NETWORK, num_classes=len(digits.classes))
 
     show(f"1. {NETWORK} learns {len(digits.train):,} handwritten digits; {len(digits.test)} more are held out")
-    recipe = Recipe()
-    history = train(net, digits, recipe, out=folder / "dense", seed=seed, progress=progress)
+    history = train(net, digits, out=folder / "dense", seed=seed, progress=progress)
     dense = evaluate(net, digits.test, digits, progress=False)
     show(tables.history(history))
     show(f"Held-out digits answered right: {dense.correct} of {dense.count}.")
@@ -73,7 +72,6 @@ def demo(
         digits.normalise(digits.train.pixels),
         BUDGET,
         distil=DISTIL,
-        augment=augmentation(recipe, digits),
         seed=seed,
         watch=lambda each: evaluate(each, digits.test, digits, progress=False).top1,
         progress=progress,
