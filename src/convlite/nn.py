@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -95,26 +96,27 @@ class _Chain(nn.Module):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A convolution with a group for each channel in (several outputs each) or out (several inputs each).
+    """A convolution with a group for each channel in (r outputs each) or out (r inputs each), fast on CPUs too.
 
-    The same parameters, names and results as `nn.Conv2d` with those groups. On a CPU the general grouped
-    convolution is many times slower than the one that has a single channel in and out for each group, so there the
-    channels are repeated before, or added up after, that one (`benchmarks/depthwise.py`).
+    Parameters have the shapes and names of `nn.Conv2d` with those groups. A general grouped convolution is several
+    times slower on a CPU than one with a single channel in and out for each group (`benchmarks/depthwise.py`), so
+    that one runs, on channels repeated before it or added up after it.
+
+    With r outputs for each of C inputs, channel t·C + c of the output is term t of input channel c: whole blocks of
+    channels are repeated, which costs the least. (`nn.Conv2d` puts it at c·r + t.)
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        spread = self.groups == self.in_channels < self.out_channels  # r outputs for each input
-        gather = self.groups == self.out_channels < self.in_channels  # r inputs for each output
-        if input.device.type != "cpu" or not (spread or gather):
+        spread = self.groups == self.in_channels < self.out_channels
+        gather = self.groups == self.out_channels < self.in_channels
+        if not (spread or gather):
             return super()._conv_forward(input, weight, bias)
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         padding = 0 if self.padding_mode != "zeros" else self.padding
         rest: Any = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
         if spread:
-            r = self.out_channels // self.in_channels
-            last = input.movedim(-3, -1).unsqueeze(-1)  # (N, H, W, C, 1): stays channels_last
-            repeated = last.expand(*last.shape[:-1], r).flatten(-2).movedim(-1, -3)  # (N, C·r, H, W)
+            repeated = torch.cat([input] * (self.out_channels // self.in_channels), -3)  # (N, r·C, H, W)
             return F.conv2d(repeated, weight, bias, groups=self.out_channels, **rest)
         r = self.in_channels // self.out_channels
         single = weight.flatten(0, 1).unsqueeze(1)  # (M·r, 1, Kh, Kw)

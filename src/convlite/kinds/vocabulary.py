@@ -74,7 +74,7 @@ class Grouped(_OneConv):
 
 @dataclass(frozen=True)
 class Depthwise(_OneConv):
-    """`multiplier` filters for each channel, which see that channel alone: it mixes none."""
+    """`multiplier` filters for each channel, which see that channel alone; see `convlite.nn.DepthwiseConv2d`."""
 
     multiplier: int = 1
 

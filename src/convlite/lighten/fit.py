@@ -154,7 +154,9 @@ def _depthwise_first(r: int, dense: Conv, target: Target) -> Factors:
         depthwise = solve(gram, wanted.reshape(-1, 1)).view(c, r, kk)
         depthwise = depthwise / depthwise.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
         pointwise = _last(features(), target)
-    return Factors((depthwise.reshape(c * r, 1, kh, kw), pointwise.view(m, c * r, 1, 1)), pointwise @ features())
+    terms = depthwise.transpose(0, 1).reshape(r * c, 1, kh, kw)  # channel t·C + c is term t of channel c
+    mixed = pointwise.view(m, c, r).transpose(1, 2).reshape(m, r * c, 1, 1)
+    return Factors((terms, mixed), pointwise @ features())
 
 
 def _pointwise_first(r: int, dense: Conv, target: Target) -> Factors:
