@@ -8,6 +8,8 @@ import pytest
 
 from convlite.models import create
 
+pytestmark = pytest.mark.usefixtures("fill_once")
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -6,6 +6,8 @@ import pytest
 from convlite.kinds import Normal
 from convlite.models import names
 
+pytestmark = pytest.mark.usefixtures("fill_once")
+
 PUBLISHED = {  # trainable parameters, multiply-accumulates of convolutions and linear layers
     "resnet18": (11_689_512, 1_814_073_344),
     "resnet34": (21_797_672, 3_663_761_408),
