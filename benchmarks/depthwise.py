@@ -2,7 +2,8 @@
 
     python benchmarks/depthwise.py
 
-Both compute the same, but for the order of the channels; each row is one shape, timed in turn in one run, forward in inference mode.
+Both compute the same, but for the order of the channels. Each row is one shape, timed in turn in one run, forward,
+in inference mode.
 """
 
 import torch
