@@ -16,7 +16,7 @@ def small():
 @pytest.mark.parametrize(
     "given",
     [(3, 8, 8), [3, 8, 8], torch.Size((3, 8, 8)), torch.rand(1, 3, 8, 8), (torch.rand(1, 3, 8, 8),), ((3, 8, 8),)],
-    ids=str,
+    ids=lambda given: type(given).__name__,
 )
 def test_one_input_in_any_form(given):
     table = analyse(small(), given)
