@@ -203,7 +203,9 @@ def test_every_mode_becomes_colour_or_grey(mode, tmp_path):
         assert (pictures.read(path, (6, 6), channels) == 255).all()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, of broken headers
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::RuntimeWarning"
+)  # of broken headers, and large sizes in them
 @given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp", "tiff"]), st.floats(0, 1), st.binary(max_size=4))
 @settings(deadline=None, max_examples=150)
 def test_broken_pictures_never_raise(kind, where, junk):
