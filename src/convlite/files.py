@@ -66,10 +66,13 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: files can't be made in `folder`.
     """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]  # innermost first
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for each in new:  # nothing is left behind where the work then fails
+            each.rmdir()
     except OSError as error:
         raise InputError(
             f"Can't write to the folder {folder}: {error.strerror or error}; choose another with --out."

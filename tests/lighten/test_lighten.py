@@ -131,6 +131,25 @@ def test_somebody_elses_network_is_saved_too(tmp_path, net, light, images):
     assert torch.equal(outputs(cl.load(tmp_path, model=net), images), outputs(light.model, images))
 
 
+def test_weights_of_another_network_are_refused_by_name(tmp_path, net, light):
+    cl.save(light.model, tmp_path / "light")
+    cl.save(net, tmp_path / "dense")
+    (tmp_path / "dense" / "model.safetensors").replace(tmp_path / "light" / "model.safetensors")
+    with pytest.raises(
+        InputError, match=r"tensors are lacking \(0\.0\.depthwise\.weight.*are unknown \(0\.0\.weight"
+    ):
+        cl.load(tmp_path / "light", model=net)
+
+
+def test_tied_weights_are_saved_once_and_loaded(tmp_path):
+    tied = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    tied[1].weight = tied[0].weight
+    cl.save(tied, tmp_path)
+    again = cl.load(tmp_path, model=tied)
+    assert again[0].weight is again[1].weight
+    assert torch.equal(again[0].weight, tied[0].weight)
+
+
 def test_a_light_network_is_lightened_again(tmp_path, images):
     net = plain_family()
     once = cl.lighten(net, images[:40], cl.Budget(macs=0.6))

@@ -71,6 +71,8 @@ def find(
         kind = None if conv is None else kinds.parse(conv)
         size = (channels or FAMILIES[model].input[0], *FAMILIES[model].input[1:])
         net = create(model, conv=kind, num_classes=classes, in_channels=size[0])
+        if net.kept and not net.placed:
+            raise InputError(f"{kind} can stand nowhere in {model}: {next(iter(net.kept.values()))}.")
         return Found(net.eval(), size)
     if conv is not None:
         raise InputError(

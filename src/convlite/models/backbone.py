@@ -47,6 +47,7 @@ class Backbone(nn.Module):
 
     Attributes:
         kept: {path: why the asked kind of convolution does not stand there}.
+        placed: how many convolutions are of the asked kind.
         checkpointing: in training, compute a step's inner activations twice, keep none (arXiv 1604.06174).
 
     `forward` gives (N, classes); (N, C) with `num_classes=0`; a list of maps when only features are asked
@@ -77,6 +78,7 @@ class Backbone(nn.Module):
         self.num_features = head.features
         self.features_only = self.checkpointing = False
         self.kept = {path: maker.kept[m] for path, m in self.named_modules() if m in maker.kept}
+        self.placed = maker.placed
         self._aux_after = tuple(aux or {})
         self._frozen: tuple[str, ...] = ()
         initialise_(self)

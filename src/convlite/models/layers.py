@@ -60,6 +60,7 @@ class Maker:
         self.eps, self.momentum, self.act = eps, momentum, act
         self.normed, self.bias = norm, bias
         self.kept: dict[nn.Module, str] = {}
+        self.placed = 0  # modules of the asked kind
 
     def conv(
         self,
@@ -83,6 +84,7 @@ class Maker:
         published, asked = (Normal(), self.asked_stem) if stem else (self.published, self.asked)
         reason = asked.why_not(place) if asked else None
         if asked and reason is None:
+            self.placed += 1
             return asked.build(place)
         module = published.build(place)
         if reason is not None:
@@ -115,6 +117,7 @@ class Maker:
         place = conv(c=c, m=m, k=3, stride=stride)
         reason = self.asked.why_not(place) if self.asked else None
         if self.asked and reason is None:
+            self.placed += 1
             return self._unit(self.asked.build(place), m, act)
         depthwise = Depthwise().build(conv(c=c, m=c, k=3, stride=stride))
         if reason is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from .. import kinds
 from ..errors import InputError
@@ -87,12 +87,30 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     for path, kind in config["replaced"].items():  # one after the other: a new layer may itself be lightened
         net = replace_(net, {path: kinds.from_dict(kind)})
     try:
-        safetensors.torch.load_model(net, folder / WEIGHTS)
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise InputError(
             f"{folder / WEIGHTS} is no whole safetensors file ({error}): copy or save it again."
         ) from error
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise InputError(f"The weights in {folder} don't fit the network they name: {detail[:400]}") from error
+    fault = _misfit(net, weights)
+    if fault:
+        raise InputError(f"The weights in {folder} don't fit the network they name: {fault}.")
+    net.load_state_dict(weights, strict=False)  # a tensor with two names is saved under one
     return net.eval()
+
+
+def _misfit(net: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """What stands between a network and the weights meant for it, or None."""
+    expected = net.state_dict()
+    filled = {expected[name].data_ptr() for name in weights if name in expected}
+    faults = {
+        "lacking": [n for n, t in expected.items() if n not in weights and t.data_ptr() not in filled],
+        "unknown": [n for n in weights if n not in expected],
+        "of another shape": [n for n, t in weights.items() if n in expected and t.shape != expected[n].shape],
+    }
+    told = [
+        f"{len(names)} tensors are {what} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
+        for what, names in faults.items()
+        if names
+    ]
+    return "; ".join(told) or None

@@ -45,6 +45,13 @@ def costs(found: Costs, *, depth: int | None = 2) -> RenderableType:
         share = one.macs / found.macs if found.macs else 0.0
         label = Text(name, style="" if path else "bold").append(f"  {one.type}" if path else "", style="dim")
         table.add_row(label, short(one.params), short(one.macs), percent(share), _bar(share))
+    own = [row for row in found.rows if not row.path and (row.macs or row.params)]
+    if own and len(found.modules) > 1:  # what the model's forward does by itself stands in no module's row
+        macs, params = sum(row.macs for row in own), sum(row.params for row in own)
+        share = macs / found.macs if found.macs else 0.0
+        table.add_row(
+            Text("in its own forward", style="dim"), short(params), short(macs), percent(share), _bar(share)
+        )
     return Group(table, *_totals(found))
 
 
