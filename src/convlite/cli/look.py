@@ -9,7 +9,9 @@ import typer
 
 from ..analyse import analyse
 from ..analyse.compare import compare as compared
+from ..data.progress import track
 from ..errors import InputError
+from ..kinds import parse
 from ..models import FAMILIES, create
 from ..report import tables
 from .model import find
@@ -18,15 +20,16 @@ from .options import Conv, Input, Json, Like, Model, show, size_of
 BY = ("macs", "params", "bytes", "other_ops")
 
 
-def models(as_json: Json = False) -> None:
-    """List the families of networks, with what they cost as published.
+def models(conv: Conv = None, as_json: Json = False) -> None:
+    """List the families of networks, with what they cost as published or with another kind of convolution.
 
-    Example: convlite models
+    Example: convlite models --conv separable
     """
+    kind = None if conv is None else parse(conv)
     found: list[dict[str, Any]] = []
-    for name, family in FAMILIES.items():
+    for name, family in track(FAMILIES.items(), len(FAMILIES), "counting"):
         with torch.device("meta"):  # no weights are needed, and some networks have many
-            net = create(name)
+            net = create(name, conv=kind)
         table = analyse(net, family.input)
         found.append(
             {
@@ -36,6 +39,8 @@ def models(as_json: Json = False) -> None:
                 "params": table.params,
                 "macs": table.macs,
                 "paper": family.paper,
+                "placed": net.placed,
+                "kept": len(net.kept),
             }
         )
     show({"models": found}, as_json, tables.models(found))
