@@ -51,7 +51,9 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise InputError(f"{path} is no whole HDF5 file ({error}): download or copy it again.") from error
     except (KeyError, IndexError, ValueError) as error:
         detail = error.args[0] if error.args else error
-        raise InputError(f"{path} is no Keras Xception ({detail}): of Keras files, only that network's are read.") from error
+        raise InputError(
+            f"{path} is no Keras Xception ({detail}): of Keras files, only that network's are read."
+        ) from error
 
 
 def _layout(file: Any) -> tuple[str, Callable[[str, int], tuple[str, Layer]]]:
@@ -138,7 +140,7 @@ def _arrays(group: Any, slot: str) -> Layer:
 
 
 def _torch(slot: str, arrays: Layer) -> list[tuple[str, Tensor]]:
-    """Arrays as torch lays them out: (kh, kw, in, out) and (kh, kw, C, 1) become (out, in, kh, kw), (C, 1, kh, kw)."""
+    """Arrays as torch has them: (kh, kw, in, out) and (kh, kw, C, 1) become (out, in, kh, kw), (C, 1, kh, kw)."""
     values = [torch.from_numpy(array) for array in arrays]
     if slot == "B":
         return list(zip(("weight", "bias", "running_mean", "running_var"), values, strict=True))
@@ -151,4 +153,7 @@ def _torch(slot: str, arrays: Layer) -> list[tuple[str, Tensor]]:
         (kernel,) = values
         return [("weight", kernel.permute(3, 2, 0, 1))]
     depthwise, pointwise = values
-    return [("depthwise.weight", depthwise.permute(2, 3, 0, 1)), ("pointwise.weight", pointwise.permute(3, 2, 0, 1))]
+    return [
+        ("depthwise.weight", depthwise.permute(2, 3, 0, 1)),
+        ("pointwise.weight", pointwise.permute(3, 2, 0, 1)),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def place(net: Backbone, checkpoint: Checkpoint) -> tuple[dict[str, str], list[s
     unused = [name for name in checkpoint.state if name not in pairs.values()]
     if lacking or not _is_head(unused, checkpoint):
         raise _foreign(net, checkpoint, lacking, unused)
-    left_out |= {name: "the network has no such layer" for name in unused}
+    left_out |= dict.fromkeys(unused, "the network has no such layer")
     with torch.no_grad():
         for name, value in fits.items():
             mine[name].copy_(value)
@@ -73,9 +74,8 @@ def _pairs(mine: Mapping[str, Tensor], checkpoint: Checkpoint) -> Iterator[tuple
     if checkpoint.layout == OWN:
         yield from ((name, name) for name in mine if name in state)
         return
-    aux, main = [], []
-    for name in state:
-        (aux if is_auxiliary(name) else main).append(name)
+    aux = [name for name in state if is_auxiliary(name)]
+    main = [name for name in state if not is_auxiliary(name)]
     ends = len(main) - 2 if len(main) > 1 and state[main[-2]].dim() == 2 else len(main)
     body = [name for name in mine if _is_body(name)]
     hidden = [name for name in mine if name.startswith("head.hidden.")]
@@ -119,7 +119,9 @@ def _channels(value: Tensor, place: Tensor) -> Tensor:
 
 def _foreign(net: Backbone, checkpoint: Checkpoint, lacking: list[str], unused: list[str]) -> InputError:
     name = net._convlite["create"]["name"] if hasattr(net, "_convlite") else "the network"
-    what = f"it has nothing that fits {_listed(lacking)}" if lacking else f"{name} has no place for {_listed(unused)}"
+    what = (
+        f"it has nothing that fits {_listed(lacking)}" if lacking else f"{name} has no place for {_listed(unused)}"
+    )
     return InputError(
         f"{checkpoint.source} does not belong to {name}: {what}; the nearest network is {_nearest(checkpoint)!r}."
     )
@@ -132,14 +134,18 @@ def _listed(names: list[str]) -> str:
 
 def _nearest(checkpoint: Checkpoint) -> str:
     """The network that shares most shapes with the file."""
+    given = _shapes(checkpoint.state)
+    alike = {name: (given & known).total() / (given | known).total() for name, known in _families().items()}
+    return max(alike, key=lambda name: alike[name])
+
+
+@functools.cache
+def _families() -> dict[str, Counter[tuple[int, ...]]]:
     from .. import FAMILIES, create  # the families come with the package that imports this file
 
-    def shapes(state: Mapping[str, Tensor]) -> Counter[tuple[int, ...]]:
-        return Counter(tuple(value.squeeze().shape) for value in state.values())
+    with torch.device("meta"):
+        return {name: _shapes(by_position(create(name))) for name in FAMILIES}
 
-    given, alike = shapes(checkpoint.state), {}
-    for name in FAMILIES:
-        with torch.device("meta"):
-            known = shapes(by_position(create(name)))
-        alike[name] = (given & known).total() / (given | known).total()
-    return max(alike, key=lambda name: alike[name])
+
+def _shapes(state: Mapping[str, Tensor]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(value.squeeze().shape) for value in state.values())
