@@ -1,8 +1,10 @@
 """Weights in the formats of other libraries give their logits here; every tensor goes to its own place."""
 
+import json
 import os
 
 import h5py
+import huggingface_hub
 import peers
 import pytest
 import safetensors.torch
@@ -12,7 +14,9 @@ from test_parity import PAIRS
 from convlite.errors import InputError
 from convlite.models import create, load_weights
 from convlite.models.saved import save
+from convlite.models.weights.files import read
 from convlite.models.weights.layouts import arrange
+from convlite.models.weights.preprocessing import published
 
 pytestmark = pytest.mark.usefixtures("fill_once")
 SMALL = ("resnet18", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0", "googlenet")
@@ -42,11 +46,10 @@ def test_the_order_of_layers_comes_from_the_names_alone(pair):
 
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.ours in SMALL], ids=lambda pair: pair.peer)
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_same_logits(pair, suffix, tmp_path):
+def test_same_logits(pair, tmp_path):
     torch.manual_seed(0)
     peer = peers.randomise_(getattr(peers, pair.library)(pair.peer, **pair.peer_options))
-    ours = create(pair.ours, **pair.options, pretrained=written(peer.state_dict(), tmp_path / f"peer{suffix}"))
+    ours = create(pair.ours, **pair.options, pretrained=written(peer.state_dict(), tmp_path / "peer.safetensors"))
     assert not ours.loaded.left_out and not ours.loaded.fresh
     assert peers.difference(ours, peer, 75) < 1e-4
 
@@ -164,6 +167,17 @@ def test_half_a_file(suffix, part, tmp_path):
         load_weights(create("xception_small"), half)
 
 
+def test_a_file_of_an_old_torch_cut_anywhere(tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save({"conv1.weight": torch.zeros(2, 3, 1, 1)}, path, _use_new_zipfile_serialization=False)
+    assert list(read(path)[1]) == ["conv1.weight"]
+    data = path.read_bytes()
+    for end in range(len(data)):
+        path.write_bytes(data[:end])
+        with pytest.raises(InputError, match="is no whole"):
+            read(path)
+
+
 class Code:
     def __reduce__(self):
         return os.system, ("exit 1",)
@@ -187,3 +201,38 @@ def test_files_of_another_type(tmp_path):
     for name, message in (("x.onnx", "ends in one of .safetensors, .pth"), ("x.pth", "There is no file")):
         with pytest.raises(InputError, match=message):
             load_weights(create("xception_small"), tmp_path / name)
+
+
+def test_preprocessing_is_what_timm_publishes(tmp_path):
+    for pair in PAIRS:
+        if pair.library == "timm" and not pair.ours.startswith("res"):  # resnets have been trained again since
+            said, ours = peers.said(pair.peer), published(pair.ours)
+            assert (ours.size, ours.crop) == (said["input_size"][1], said["crop_pct"]), pair
+            assert (ours.mean, ours.std, ours.interpolation) == (said["mean"], said["std"], said["interpolation"])
+
+
+def test_a_download_brings_its_own_preprocessing(tmp_path, monkeypatch):
+    said = {"input_size": [3, 288, 288], "crop_pct": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": said}))
+    written(peers.randomise_(peers.timm("resnet18")).state_dict(), tmp_path / "model.safetensors")
+    asked = []
+
+    def download(repository, name):
+        asked.append((repository, name))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    loaded = create("resnet18", pretrained="timm/resnet18.x").loaded
+    assert asked == [("timm/resnet18.x", "config.json"), ("timm/resnet18.x", "model.safetensors")]
+    assert (loaded.preprocessing.size, loaded.preprocessing.crop, loaded.preprocessing.mean) == (
+        288,
+        1.0,
+        (0, 0, 0),
+    )
+
+
+def test_without_a_connection_a_sentence_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"Can't get timm/no-such from .* give the path of that file\."):
+        create("resnet18", pretrained="timm/no-such")

@@ -53,7 +53,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 # What `create` sets on the finished network, whatever its family.
-_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing")
+_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing", "pretrained")
 
 
 def names() -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import InputError
 from ..backbone import Backbone
-from ..saved import CONFIG, WEIGHTS, read_config
+from ..saved import WEIGHTS, read_config
 from . import files, hub
 from .layouts import arrange
 from .place import OWN, Checkpoint, Mode, place
@@ -78,8 +80,8 @@ def load_weights(net: Backbone, source: str | Path | Checkpoint) -> Loaded:
 
 def _mode(layout: str, path: Path) -> Mode:
     """Keras's own files have its numbers, and ours have what the configuration beside them says."""
-    config = path.with_name(CONFIG)
-    if layout == OWN and config.is_file() and path.name == WEIGHTS:
-        record = read_config(path.parent)["create"]
-        return "keras" if record and record["arguments"].get("mode") == "keras" else "timm"
+    if layout == OWN and path.name == WEIGHTS:
+        with suppress(InputError):  # no configuration, or not ours
+            record = read_config(path.parent)["create"]
+            return "keras" if record and record["arguments"].get("mode") == "keras" else "timm"
     return "keras" if layout.startswith("keras") else "timm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from ...errors import InputError
 from . import keras
 
 TORCH, SAFETENSORS, HDF5 = (".pth", ".pt", ".bin"), (".safetensors",), (".h5", ".hdf5")
+# What torch raises for a file cut short, depending on where.
+_BROKEN = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError,
+)  # fmt: skip
 _INSIDE = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 
 
@@ -47,7 +52,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except _BROKEN as error:
         raise InputError(
             f"{path} is no whole file of plain PyTorch tensors: it is cut short or holds code, which is never run; "
             "download it again or save its state_dict()."
