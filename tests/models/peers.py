@@ -51,6 +51,16 @@ def timm(name: str, **options: Any) -> nn.Module:
         return bare(timm.create_model, name, pretrained=False, **options)
 
 
+def said(name: str) -> dict[str, Any]:
+    """How timm prepares images for a network's published weights."""
+    _torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm
+
+        return timm.get_pretrained_cfg(name).to_dict()
+
+
 def torchvision(name: str, **options: Any) -> nn.Module:
     """A network of torchvision's, without trained weights."""
     return bare(getattr(_torchvision()[0].models, name), weights=None, **options)

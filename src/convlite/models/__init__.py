@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, nearest
@@ -21,8 +23,21 @@ from . import (
 )
 from .backbone import Backbone, Family
 from .dilation import dilate_
+from .weights import Loaded, Preprocessing, load_weights, read_weights
 
-__all__ = ["FAMILIES", "Backbone", "Family", "create", "names", "options", "recreate"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "Family",
+    "Loaded",
+    "Preprocessing",
+    "create",
+    "load_weights",
+    "names",
+    "options",
+    "read_weights",
+    "recreate",
+]
 
 FAMILIES: dict[str, Family] = {
     **xception.NETWORKS,
@@ -38,7 +53,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 # What `create` sets on the finished network, whatever its family.
-_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing")
+_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing", "pretrained")
 
 
 def names() -> list[str]:
@@ -70,9 +85,10 @@ def create(
     dropout: float | None = None,
     drop_path: float = 0.0,
     checkpointing: bool = False,
+    pretrained: str | Path | None = None,
     **own: Any,
 ) -> Backbone:
-    """A network by its name, with fresh weights.
+    """A network by its name, with fresh weights or published ones.
 
     Arguments:
         conv: the kind of every spatial convolution after the stem; the published one where left out. It also
@@ -84,18 +100,23 @@ def create(
         dropout: before the classifier; the paper's where left out.
         drop_path: stochastic depth, rising to this rate at the last residual step.
         checkpointing: trade time for memory in training.
+        pretrained: a file with weights, or "timm/NAME" on the hub; see `load_weights`. A network that knows the
+            option `mode` is made in the checkpoint's, unless told. `net.loaded` says what came of it.
         own: what this family alone takes; see `options(name)`.
 
     Returns:
         A `Backbone`.
 
     Raises:
-        InputError: no such network, an option it does not take, or a value out of range.
+        InputError: no such network, an option it does not take, a value out of range, or weights of another.
     """
     family, known = _family(name), options(name)
     for option in own:
         if option not in known:
             raise InputError(f"{name} takes no option {option!r}; {nearest(option, [*known, *_COMMON])}")
+    checkpoint = None if pretrained is None else read_weights(pretrained)
+    if checkpoint is not None and "mode" in known:
+        own.setdefault("mode", checkpoint.mode)
     classes = family.classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
@@ -114,11 +135,11 @@ def create(
         "features_only": features_only, "output_stride": output_stride, "dropout": dropout,
         "drop_path": drop_path, "checkpointing": checkpointing, **own,
     }  # fmt: skip
-    try:
+    with suppress(InputError):  # code stands between two convolutions: a fine network, but no name makes it again
         written = {key: _written(value) for key, value in arguments.items()}
-    except InputError:
-        return net  # code stands between two convolutions: a fine network, but no name will make it again
-    net._convlite = {"create": {"name": name, "arguments": written}, "replaced": {}}
+        net._convlite = {"create": {"name": name, "arguments": written}, "replaced": {}}
+    if checkpoint is not None:
+        net.loaded = load_weights(net, checkpoint)
     return net
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError, nearest
 from .head import Head, classifier
 from .layers import Maker, Residual, initialise_
+
+if TYPE_CHECKING:
+    from .weights import Loaded
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Backbone(nn.Module):
     """
 
     _convlite: dict[str, Any]  # how `models.create` made this network; see there
+    loaded: Loaded | None = None  # what came out of the file that `create` was given as `pretrained`
 
     def __init__(
         self,

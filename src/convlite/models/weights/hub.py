@@ -1,0 +1,46 @@
+"""Checkpoints from the Hugging Face hub, kept in its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, need
+from ...files import read_json
+from .preprocessing import Preprocessing
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def download(repository: str) -> Path:
+    """The path of the weights of "timm/NAME"; downloaded once, its size and checksum verified by the hub's client.
+
+    Raises:
+        InputError: huggingface_hub is not installed, no such repository, or no connection.
+    """
+    hub = need("huggingface_hub", "hub")
+    try:
+        hub.hf_hub_download(repository, CONFIG)
+        return Path(hub.hf_hub_download(repository, WEIGHTS))
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+        raise InputError(
+            f"Can't get {repository} from the Hugging Face hub ({type(error).__name__}): check the name and the "
+            f"connection, or download its {WEIGHTS} elsewhere and give the path of that file."
+        ) from error
+
+
+def preprocessing(weights: Path) -> Preprocessing | None:
+    """What timm's configuration beside the weights says; None where there is none."""
+    path = weights.with_name(CONFIG)
+    config: Any = read_json(path) if path.is_file() else {}
+    said = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if not isinstance(said, dict):
+        return None
+    default = Preprocessing()
+    return Preprocessing(
+        size=int(said.get("input_size", (3, default.size))[1]),
+        crop=float(said.get("crop_pct", default.crop)),
+        mean=tuple(said.get("mean", default.mean)),
+        std=tuple(said.get("std", default.std)),
+        interpolation=str(said.get("interpolation", default.interpolation)),
+    )
