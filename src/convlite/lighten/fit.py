@@ -139,24 +139,27 @@ def _depthwise_first(r: int, dense: Conv, target: Target) -> Factors:
     """Each input channel's M×K² slice to rank r; then pointwise and depthwise in turn (arXiv 1808.05517)."""
     m, c, kh, kw, kk = _sizes(dense)
     slices = target.weight.view(m, c, kk).transpose(0, 1)  # (C, M, K²)
-    blocks = target.second.view(c, kk, c, kk).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (C, K², K²)
+    second, cross = target.second.view(c, kk, c, kk), target.cross.view(m, c, kk)
+    blocks = second.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (C, K², K²)
     depthwise = _leading(slices, blocks, r)  # (C, r, K²)
-    own = torch.eye(c, dtype=depthwise.dtype, device=depthwise.device)
 
-    def features() -> Tensor:  # (C·r, D): what each depthwise output reads
-        return torch.einsum("crk,cd->crdk", depthwise, own).reshape(c * r, c * kk)
+    def mixing() -> Tensor:  # (M, C·r): the pointwise weights that make most of the depthwise ones
+        seen = torch.einsum("crk,ckdl->crdl", depthwise, second)
+        gram = torch.einsum("crdl,dsl->crds", seen, depthwise).reshape(c * r, c * r)
+        return solve(gram, torch.einsum("crk,mck->crm", depthwise, cross).reshape(c * r, m)).T
 
-    pointwise = _last(features(), target)  # (M, C·r)
+    pointwise = mixing()
     for _ in range(SWEEPS if c * r * kk <= LARGEST else 0):
-        mixing = (pointwise.T @ pointwise).view(c, r, 1, c, r, 1)
-        gram = (mixing * target.second.view(c, 1, kk, c, 1, kk)).reshape(c * r * kk, c * r * kk)
-        wanted = torch.einsum("mcr,mck->crk", pointwise.view(m, c, r), target.cross.view(m, c, kk))
+        both = (pointwise.T @ pointwise).view(c, r, 1, c, r, 1)
+        gram = (both * second.view(c, 1, kk, c, 1, kk)).reshape(c * r * kk, c * r * kk)
+        wanted = torch.einsum("mcr,mck->crk", pointwise.reshape(m, c, r), cross)
         depthwise = solve(gram, wanted.reshape(-1, 1)).view(c, r, kk)
         depthwise = depthwise / depthwise.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
-        pointwise = _last(features(), target)
+        pointwise = mixing()
     terms = depthwise.transpose(0, 1).reshape(r * c, 1, kh, kw)  # channel t·C + c is term t of channel c
-    mixed = pointwise.view(m, c, r).transpose(1, 2).reshape(m, r * c, 1, 1)
-    return Factors((terms, mixed), pointwise @ features())
+    mixed = pointwise.reshape(m, c, r)
+    kernel = torch.einsum("mcr,crk->mck", mixed, depthwise).reshape(m, c * kk)
+    return Factors((terms, mixed.transpose(1, 2).reshape(m, r * c, 1, 1)), kernel)
 
 
 def _pointwise_first(r: int, dense: Conv, target: Target) -> Factors:

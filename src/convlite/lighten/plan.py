@@ -24,6 +24,8 @@ SHARES = (
     7 / 8,
 )  # of the full width, tried as ranks
 
+LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -187,7 +189,8 @@ def candidates(dense: Conv) -> list[Kind]:
     tried: list[Kind] = [LowRank(rank) for rank in _ranks(min(dense.m, dense.c * k2))]
     if k2 > 1:
         tried += [Separable(multiplier=r) for r in range(1, k2)]
-        tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
+        if dense.c * dense.m <= LARGE:
+            tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
         tried += [Bottleneck(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
     if min(dense.k) > 1:
         tried += [Asymmetric(rank) for rank in _ranks(min(dense.c * dense.k[0], dense.m * dense.k[1]))]
