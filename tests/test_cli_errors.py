@@ -123,7 +123,7 @@ BAD = [
     ("train --model resnet20 --data good --out new --device tpu9", "tpu9"),
     ("evaluate three --data good", "classes"),
     ("evaluate saved --data good --device nope", "nope"),
-    ("predict saved good/cats/1.png", "does not say its classes"),
+    ("predict saved good/cats/1.png", "does not say how it takes pictures"),
     ("predict saved", "convlite predict --help"),
 ]
 

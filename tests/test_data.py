@@ -16,12 +16,17 @@ from PIL import Image
 from convlite import data
 from convlite.data import folders, pictures
 from convlite.errors import InputError
+from convlite.preprocess import Preprocess, statistics
 
 
 def picture(path, size=(20, 20), colour=(200, 100, 50), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(str(path))).integers(0, 40, (size[1], size[0], 3))
     Image.fromarray((noise + np.array(colour)).clip(0, 255).astype(np.uint8)).save(path, **options)
+
+
+def plain(height, width, channels=3):
+    return Preprocess((height, width), (0.0,) * channels, (1.0,) * channels)
 
 
 @pytest.fixture
@@ -66,12 +71,12 @@ def test_statistics_and_normalise_are_those_of_float64(channels, n, seed):
     pixels = torch.randint(0, 256, (n, channels, 3, 5), generator=torch.Generator().manual_seed(seed))
     pixels = pixels.to(torch.uint8)
     images = data.Images(pixels, torch.zeros(n, dtype=torch.int64))
-    mean, std = data.values.statistics(pixels)
+    mean, std = statistics(pixels)
     exact = (pixels.double() / 255).transpose(0, 1).flatten(1)
     torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), exact.mean(1))
     torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), exact.std(1, correction=0))
 
-    found = data.Data(images, images, ("a",), mean, std, "made")
+    found = data.Data(images, images, ("a",), Preprocess((3, 5), mean, std), "made")
     floats = found.normalise(pixels)
     assert floats.dtype == torch.float32 and pixels.dtype == torch.uint8
     back = floats.double() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
@@ -80,7 +85,7 @@ def test_statistics_and_normalise_are_those_of_float64(channels, n, seed):
 
 
 def test_a_constant_channel_does_not_divide_by_zero():
-    _, std = data.values.statistics(torch.full((2, 1, 4, 4), 7, dtype=torch.uint8))
+    _, std = statistics(torch.full((2, 1, 4, 4), 7, dtype=torch.uint8))
     assert std == (1 / 255,)
 
 
@@ -131,9 +136,9 @@ def test_a_folder_of_class_folders(folder):
     assert len(found.train) + len(found.test) == 30 and len(found.test) > 0
     bright = found.train.pixels.float().mean((1, 2, 3)) > 120
     assert torch.equal(bright, found.train.labels.bool())
-    assert found.preprocess["size"] == [20, 20] and found.source == str(folder)
-    mean, _ = data.values.statistics(found.train.pixels)
-    assert found.mean == mean  # of train alone
+    assert found.preprocess.size == (20, 20) and found.source == str(folder)
+    mean, _ = statistics(found.train.pixels)
+    assert found.preprocess.mean == mean  # of train alone
 
 
 def test_a_given_split_is_used_and_test_goes_before_val(tmp_path):
@@ -177,9 +182,9 @@ def test_other_pictures_are_cut_in_the_middle_and_scaled(tmp_path):
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 255  # the middle square is white
     Image.fromarray(image).save(tmp_path / "wide.png")
-    assert (pictures.read(tmp_path / "wide.png", (20, 20))[:, :, 1:-1] == 255).all()
-    assert (pictures.read(tmp_path / "wide.png", (20, 20)) > 200).all()  # the edges, blurred by the scaling
-    assert pictures.read(tmp_path / "wide.png", (40, 80)).float().mean() == 127.5
+    assert (pictures.read(tmp_path / "wide.png", plain(20, 20))[:, :, 1:-1] == 255).all()
+    assert (pictures.read(tmp_path / "wide.png", plain(20, 20)) > 200).all()  # the edges, blurred by the scaling
+    assert pictures.read(tmp_path / "wide.png", plain(40, 80)).float().mean() == 127.5
 
 
 def test_a_picture_is_turned_upright(tmp_path):
@@ -188,7 +193,7 @@ def test_a_picture_is_turned_upright(tmp_path):
     exif[0x0112] = 6  # held on its side
     image.save(tmp_path / "turned.png", exif=exif)
     assert pictures.size_of(tmp_path / "turned.png") == (40, 20)
-    upright = pictures.read(tmp_path / "turned.png", (40, 20), channels=1)[0]
+    upright = pictures.read(tmp_path / "turned.png", plain(40, 20, 1))[0]
     assert (upright[:, :-1] > upright[:, 1:]).all() and (upright[0] == upright[-1]).all()
 
 
@@ -200,7 +205,7 @@ def test_every_mode_becomes_colour_or_grey(mode, tmp_path):
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     (white if mode == "I;16" else white.convert("RGB").convert(mode)).save(path)
     for channels in (1, 3):
-        assert (pictures.read(path, (6, 6), channels) == 255).all()
+        assert (pictures.read(path, plain(6, 6, channels)) == 255).all()
 
 
 @pytest.mark.filterwarnings(
@@ -214,7 +219,7 @@ def test_broken_pictures_never_raise(kind, where, junk):
     whole = stream.getvalue()
     at = int(where * len(whole))
     for broken in (whole[:at], whole[:at] + junk + whole[at + len(junk) :], junk):
-        found = pictures.read(broken, (16, 16))
+        found = pictures.read(broken, plain(16, 16))
         assert found.shape == (3, 16, 16) if isinstance(found, torch.Tensor) else found
         assert isinstance(pictures.size_of(broken), tuple | str)
 
@@ -293,7 +298,7 @@ def test_names_and_numbers_that_are_no_data(tmp_path):
             data.load(given_)
     with pytest.raises(InputError, match="not 2"):
         data.load(channels=2)
-    with pytest.raises(InputError, match="size 0"):
+    with pytest.raises(InputError, match="no height and width"):
         data.load(size=0)
 
 

@@ -11,14 +11,15 @@ SOURCE = Path(convlite.__file__).parent
 ABOVE = {
     "errors": set(),
     "files": {"errors"},
+    "preprocess": {"errors"},
     "cost": set(),
     "nn": {"errors"},
     "kinds": {"errors", "cost", "nn"},
-    "models": {"errors", "files", "cost", "nn", "kinds"},
+    "models": {"errors", "files", "preprocess", "cost", "nn", "kinds"},
     "analyse": {"errors", "files", "cost", "nn", "kinds"},
-    "data": {"errors", "files", "models"},
+    "data": {"errors", "files", "preprocess", "models"},
     "train": {"errors", "files", "models", "data"},
-    "runtime": {"errors", "files", "cost", "nn", "kinds", "models", "analyse", "data", "train"},
+    "runtime": {"errors", "files", "preprocess", "cost", "nn", "kinds", "models", "analyse", "data", "train"},
     "lighten": {"errors", "files", "cost", "nn", "kinds", "models", "analyse", "data", "train", "runtime"},
     "report": {"errors", "cost"},
     "demo": {

@@ -89,7 +89,7 @@ def demo(
     here = machine()
     show(f"ms: median ± half the middle 50%, measured in turn, on {here.processor}, {here.threads} threads.")
 
-    about = {"classes": list(digits.classes), "preprocess": digits.preprocess, "metrics": score.to_dict()}
+    about = {"classes": list(digits.classes), "preprocess": digits.preprocess.to_dict(), "metrics": score.to_dict()}
     save(light.model, folder / "light", about)
     write_text(folder / "light" / "plan.json", light.plan.to_json())
     figures = {

@@ -25,11 +25,17 @@ class RunError(ConvliteError, RuntimeError):
     """The input was sound, and the work failed all the same."""
 
 
+LISTED = 16  # names that one sentence can carry
+
+
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
-    """The names most like `name`, for the end of a message; all of them where none is alike."""
+    """The names most like `name`, for the end of a message; where none is alike, what names there are."""
     known = sorted(names)
     found = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
-    return f"did you mean {' or '.join(found)}?" if found else f"known are {', '.join(known)}."
+    if found:
+        return f"did you mean {' or '.join(found)}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"known are {', '.join(known[:LISTED])}{more}."
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -46,6 +46,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """What stands in a text file.
+
+    Raises:
+        InputError: no such file, or no text in it.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason}): give a text file.") from error
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
@@ -53,10 +67,8 @@ def read_json(path: Path) -> Any:
         InputError: no such file, or no JSON in it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} holds no valid JSON ({error}): it may be cut short.") from error
 
 

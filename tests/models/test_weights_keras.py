@@ -22,18 +22,23 @@ SHORTCUT = (2, 3, 4, 13)
 
 @pytest.fixture(scope="module")
 def peer():
-    """Keras's own network with random weights and statistics, on torch, and its logits of one image."""
+    """Keras's own network with random weights and statistics, on torch, for images of 299×299."""
     generator = numpy.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("KERAS_BACKEND", "torch")
         warnings.simplefilter("ignore")
         keras = importlib.import_module("keras")
-        net = keras.applications.Xception(
-            weights=None, classes=10, classifier_activation=None, input_shape=(107, 107, 3)
+        net, odd = (
+            keras.applications.Xception(
+                weights=None, classes=10, classifier_activation=None, input_shape=(size, size, 3)
+            )
+            for size in (299, 107)
         )
         for layer in net.layers:
             for weight in layer.weights:
                 weight.assign(_random(generator, weight.path.split("/")[-1], weight.shape))
+        odd.set_weights(net.get_weights())
+        net.odd = odd  # the same for images of another size, which a network of Keras does not take
         yield net
 
 
@@ -106,10 +111,11 @@ def test_same_logits(name, peer, tmp_path):
     ours = create("xception", num_classes=10, pretrained=path).eval()
     assert ours.loaded.mode == "keras" and not ours.loaded.left_out and not ours.loaded.fresh
     torch.manual_seed(0)
-    image = torch.rand(1, 3, 107, 107) * 2 - 1
-    with torch.no_grad():
-        expected, given = logits(peer, image), ours(image)
-    assert (expected - given).abs().max() < 1e-4 * expected.abs().max()
+    for net, size in ((peer, 299), (peer.odd, 107)):
+        image = torch.rand(1, 3, size, size) * 2 - 1
+        with torch.no_grad():
+            expected, given = logits(net, image), ours(image)
+        assert (expected - given).abs().max() < 1e-4 * expected.abs().max()
     # every other network of these shapes is told apart: the last block's batch norms are equally wide
     state = ours.state_dict()
     for part in ("weight", "bias", "running_mean", "running_var"):

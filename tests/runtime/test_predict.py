@@ -6,9 +6,10 @@ from PIL import Image
 
 from convlite import data
 from convlite.errors import InputError
+from convlite.preprocess import Preprocess
 from convlite.runtime import find_files, predict
 
-PREPROCESS = {"size": [8, 8], "channels": 3, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+PREPROCESS = Preprocess((8, 8), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 CLASSES = ("red", "green", "blue")
 
 
@@ -40,7 +41,7 @@ def test_a_prediction_is_what_the_network_says_of_the_same_pixels(net, files, ba
     assert net.training  # as it was
     net.eval()
     for prediction in (found[0], found[2], found[4]):
-        pixels = data.pictures.read(prediction.file, (8, 8))[None]
+        pixels = data.pictures.read(prediction.file, PREPROCESS)[None]
         floats = (pixels.double() / 255 - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor(
             [0.2, 0.3, 0.4]
         )[:, None, None]
@@ -55,6 +56,11 @@ def test_a_prediction_is_what_the_network_says_of_the_same_pixels(net, files, ba
 def test_all_classes_are_named_where_there_are_fewer_than_asked_for(net, files):
     (only,) = predict(net, [files / "a.png"], PREPROCESS, CLASSES, top=9)
     assert len(only.classes) == 3 and abs(sum(share for _, share in only.classes) - 1) < 1e-5
+
+
+def test_classes_without_names_have_numbers(net, files):
+    (only,) = predict(net, [files / "a.png"], PREPROCESS, top=9)
+    assert {name for name, _ in only.classes} == {"class 0", "class 1", "class 2"}
 
 
 def test_folders_and_patterns_stand_for_their_images(files):
@@ -74,8 +80,6 @@ def test_what_is_refused_at_once(net, files):
     }.items():
         with pytest.raises(InputError, match=says):
             predict(net, paths, PREPROCESS, CLASSES)
-    with pytest.raises(InputError, match="lacks std"):
-        predict(net, [files], {name: PREPROCESS[name] for name in ("size", "channels", "mean")}, CLASSES)
     with pytest.raises(InputError, match="1 or more, not 0"):
         predict(net, [files], PREPROCESS, CLASSES, top=0)
     with pytest.raises(InputError, match="num_classes=2"):

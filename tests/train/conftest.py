@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convlite.data import Data, Images
-from convlite.data.values import statistics
+from convlite.preprocess import Preprocess, statistics
 
 
 def bars(count, seed):
@@ -20,7 +20,8 @@ def bars(count, seed):
 @pytest.fixture(scope="session")
 def tiny():
     train, test = bars(120, seed=0), bars(50, seed=1)
-    return Data(train, test, ("standing", "lying", "none"), *statistics(train.pixels), source="bars")
+    how = Preprocess((12, 12), *statistics(train.pixels))
+    return Data(train, test, ("standing", "lying", "none"), how, source="bars")
 
 
 @pytest.fixture

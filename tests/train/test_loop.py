@@ -1,6 +1,7 @@
 """Training: it learns, repeats itself to the bit, and leaves whole checkpoints whatever stops it."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from convlite.errors import InputError, RunError
 from convlite.models import saved
+from convlite.preprocess import Preprocess
 from convlite.train import Recipe, evaluate, train
 from convlite.train.loop import _groups
 
@@ -20,6 +22,31 @@ def state(net):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class WithAux(torch.nn.Module):
+    """A network whose training mode gives auxiliary logits too."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.aux = net, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 3))
+
+    def forward(self, x):
+        return (self.net(x), self.aux(x)) if self.training else self.net(x)
+
+
+def test_auxiliary_heads_learn_too_by_their_share(net, tiny):
+    once = Recipe(epochs=1, batch_size=200, rate=0.1, momentum=0.0, weight_decay=0.0, warmup=0.0, shift=0)
+    moves = []
+    for share in (0.0, 0.3, 0.6):
+        model = WithAux(copy.deepcopy(net))
+        before = model.aux[1].weight.detach().clone()
+        main = model.net[0].weight.detach().clone()
+        train(model, tiny, dataclasses.replace(once, aux=share))
+        moves.append((model.aux[1].weight - before).norm())
+        assert not torch.equal(model.net[0].weight, main)
+    assert moves[0] == 0
+    torch.testing.assert_close(moves[2], 2 * moves[1])
 
 
 def test_it_learns(net, tiny):
@@ -94,7 +121,10 @@ def test_each_epoch_is_saved_with_all_that_using_it_takes(net, tiny, tmp_path):
     assert same(state(again), state(net))
     assert evaluate(again, tiny.test, tiny) == evaluate(net, tiny.test, tiny)
     about = saved.read_config(tmp_path / "runs" / "a")["about"]
-    assert about["classes"] == ["standing", "lying", "none"] and about["preprocess"] == tiny.preprocess
+    assert (
+        about["classes"] == ["standing", "lying", "none"]
+        and Preprocess.from_dict(about["preprocess"]) == tiny.preprocess
+    )
     assert about["metrics"]["test_accuracy"] == history.last.test_accuracy
     assert Recipe.from_dict(about["training"]["recipe"]) == QUICK and about["training"]["seed"] == 3
     assert len(about["training"]["epochs"]) == 2

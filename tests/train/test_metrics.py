@@ -8,6 +8,7 @@ import torch
 
 from convlite.data import Data, Images
 from convlite.errors import InputError
+from convlite.preprocess import Preprocess
 from convlite.train import evaluate
 
 
@@ -37,7 +38,7 @@ def test_top5_and_a_class_without_images():
             return -torch.arange(8.0).expand(len(x), 8)  # class 0 first, then 1, 2, ...
 
     images = Images(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 4, 5, 7]))
-    data = Data(images, images, tuple("abcdefgh"), (0.0,), (1.0,), "made")
+    data = Data(images, images, tuple("abcdefgh"), Preprocess((1, 1), (0.0,), (1.0,)), "made")
     score = evaluate(Fixed(), images, data)
     assert (score.top1, score.top5) == (0.25, 0.5)
     assert score.per_class == (1.0, None, None, None, 0.0, 0.0, None, 0.0)
@@ -62,7 +63,7 @@ def test_the_layout_in_memory_changes_no_figure(net, tiny):
 
 
 def test_networks_and_images_that_do_not_fit(net, tiny):
-    with pytest.raises(InputError, match=r"answers an image of 3x12x12 with \(1, 8, 5, 5\), but there are 3"):
+    with pytest.raises(InputError, match=r"of 3x12x12 with \(1, 8, 5, 5\), but expected was 3 classes"):
         evaluate(net[:6], tiny.test, tiny)
     net[0] = torch.nn.Conv2d(1, 8, 3)
     with pytest.raises(InputError, match="can't take images of 3x12x12"):

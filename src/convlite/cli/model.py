@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import nn
 
 from .. import kinds
 from ..errors import InputError, RunError, nearest
-from ..models import FAMILIES, create
+from ..models import FAMILIES, Checkpoint, create, published
 from ..models.saved import load, read_config
+from ..preprocess import Preprocess
 from .options import Size
 
 
@@ -49,6 +51,8 @@ def find(
     model: str,
     *,
     conv: str | None = None,
+    settings: Sequence[str] = (),
+    pretrained: Checkpoint | None = None,
     classes: int | None = None,
     channels: int | None = None,
     trained: bool = False,
@@ -58,6 +62,8 @@ def find(
 
     Arguments:
         conv: the kind of a family's spatial convolutions.
+        settings: its own options, each as "width=0.5".
+        pretrained: weights for it.
         classes, channels: of a fresh network of a family or of timm; as published where left out.
         trained: fetch published weights for timm's networks; the others have those they come with.
         like: the MODEL that a saved network of no family was lightened from.
@@ -66,32 +72,41 @@ def find(
         InputError: no such model, or an option that it can't take.
         RunError: published weights could not be fetched.
     """
-    about = about_of(model)
+    about = about_of(model, pretrained, trained)
     if model in FAMILIES:
         kind = None if conv is None else kinds.parse(conv)
         size = (channels or FAMILIES[model].input[0], *FAMILIES[model].input[1:])
-        net = create(model, conv=kind, num_classes=classes, in_channels=size[0])
+        own = dict(map(_setting, settings))
+        net = create(model, conv=kind, num_classes=classes, in_channels=size[0], pretrained=pretrained, **own)
         if net.kept and not net.placed:
             raise InputError(f"{kind} can stand nowhere in {model}: {next(iter(net.kept.values()))}.")
-        return Found(net.eval(), size)
-    if conv is not None:
-        raise InputError(
-            f"--conv chooses the kind of convolution in a family, and {model!r} is none: leave it out."
-        )
+        if pretrained is not None:
+            size = about["preprocess"]["channels"], *about["preprocess"]["size"]
+        return Found(net.eval(), size, about)
+    for option, given in (("--conv", conv), ("--set", settings), ("--pretrained", pretrained)):
+        if given:
+            raise InputError(f"{option} is for the families, and {model!r} is none of them: leave it out.")
     if model.startswith("timm:"):
-        return _timm(model.removeprefix("timm:"), classes, channels, trained)
+        return _timm(model.removeprefix("timm:"), about, classes, channels, trained)
     if _in_a_file(model):
         file, _, factory = model.rpartition(":")
         return Found(_made_by(Path(file), factory).eval())
     return _saved(Path(model), about, like)
 
 
-def about_of(model: str) -> Mapping[str, Any]:
-    """What was saved beside the weights of a MODEL: classes, preprocess, metrics; nothing where it is no folder.
+def about_of(model: str, pretrained: Checkpoint | None = None, trained: bool = False) -> Mapping[str, Any]:
+    """What is known of the weights of a MODEL: classes, preprocess, metrics; nothing where they are fresh.
+
+    Arguments: as those of `find`.
 
     Raises:
         InputError: no such model.
     """
+    if model in FAMILIES and pretrained is not None:
+        return {"preprocess": (pretrained.preprocess or published(model)).to_dict()}
+    if model.startswith("timm:") and trained:
+        said = _timm_package(model).get_pretrained_cfg(model.removeprefix("timm:"))
+        return {} if said is None else {"preprocess": Preprocess.from_timm(said.to_dict()).to_dict()}
     if model in FAMILIES or model.startswith("timm:") or _in_a_file(model):
         return {}
     if Path(model).is_dir():
@@ -145,17 +160,33 @@ def _made_by(file: Path, factory: str) -> nn.Module:
     return net
 
 
-def _timm(name: str, classes: int | None, channels: int | None, trained: bool) -> Found:
+def _setting(text: str) -> tuple[str, Any]:
+    """("width", 0.5) of "width=0.5"."""
+    option, equals, value = text.partition("=")
+    if not (option and equals and value):
+        raise InputError(f"--set takes OPTION=VALUE, as width=0.5; given {text!r}.")
+    try:
+        return option, json.loads(value)
+    except json.JSONDecodeError:
+        return option, value  # a word
+
+
+def _timm_package(model: str) -> Any:
     try:
         import timm
     except ModuleNotFoundError as error:
         raise InputError(
-            f"timm:{name} needs the package {error.name}, which is not installed: pip install timm."
+            f"{model} needs the package {error.name}, which is not installed: pip install timm."
         ) from None
     except (ImportError, RuntimeError) as error:  # a torchvision of another build than torch
         raise InputError(
             f"timm can't be imported here ({error}): install the torchvision that fits this torch."
         ) from error
+    return timm
+
+
+def _timm(name: str, about: Mapping[str, Any], classes: int | None, channels: int | None, trained: bool) -> Found:
+    timm = _timm_package(f"timm:{name}")
     if not timm.is_model(re.sub(r"\..*", "", name)):
         alike = timm.list_models(f"*{name[:6]}*")[:3]
         raise InputError(
@@ -171,4 +202,4 @@ def _timm(name: str, classes: int | None, channels: int | None, trained: bool) -
             f"timm could not make {name} with published weights: {' '.join(str(error).split())[:200]}"
         ) from error
     channels_in, height, width = net.default_cfg["input_size"]
-    return Found(net.eval(), (channels or channels_in, height, width))
+    return Found(net.eval(), (channels or channels_in, height, width), about)

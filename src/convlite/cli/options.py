@@ -53,6 +53,21 @@ Conv = Annotated[
         "'separable(multiplier=2)', ... The published one where left out.",
     ),
 ]
+Pretrained = Annotated[
+    str | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FILE",
+        help="Published weights for a family: a file of timm, torchvision, Keras or convlite, or timm/NAME on the "
+        "Hugging Face hub. Pictures are then treated as these weights want them.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="OPTION=VALUE", help="An option of a family, as width=0.5 or aux=true; may be repeated."
+    ),
+]
 Like = Annotated[
     str | None,
     typer.Option(

@@ -15,10 +15,12 @@ from .. import data as datasets
 from ..analyse import analyse
 from ..demo import demo as run_demo
 from ..errors import InputError
-from ..files import check_writable, write_text
+from ..files import check_writable, read_text, write_text
 from ..lighten import Budget
 from ..lighten import lighten as make_light
+from ..models import Checkpoint, read_weights
 from ..models.saved import save
+from ..preprocess import Preprocess
 from ..report import tables
 from ..runtime import predict as answers
 from ..train import Recipe, Score, augmentation, recipe
@@ -36,7 +38,9 @@ from .options import (
     Like,
     Model,
     Out,
+    Pretrained,
     Seed,
+    Set,
     Size,
     SkipCorrupt,
     device_of,
@@ -65,6 +69,8 @@ def train(
         str, typer.Option("--recipe", metavar="NAME", help=f"How to train: {', '.join(RECIPES)}.")
     ] = "digits",
     conv: Conv = None,
+    settings: Set = None,
+    pretrained: Pretrained = None,
     input: Input = None,
     seed: Seed = 0,
     device: Device = None,
@@ -80,9 +86,13 @@ def train(
     how = how if epochs is None else dataclasses.replace(how, epochs=epochs)
     if device is not None:
         device_of(device)
-    loaded = _load(data, size_of(input), about_of(model), skip_corrupt)
+    weights = _weights(pretrained)
+    loaded = _load(data, size_of(input), about_of(model, weights), skip_corrupt)
     seed_everything(seed)  # a fresh network's weights
-    found = find(model, conv=conv, classes=len(loaded.classes), channels=loaded.shape[0], like=like)
+    found = find(
+        model, conv=conv, settings=settings or (), pretrained=weights, classes=len(loaded.classes),
+        channels=loaded.shape[0], like=like,
+    )  # fmt: skip
     history = fit(found.net, loaded, how, out=out, seed=seed, device=device, test_each_epoch=True)
     score = measure(found.net, loaded.test, loaded)
     side = _side(found.net, loaded, score)
@@ -96,6 +106,7 @@ def train(
 def evaluate(
     model: Model,
     data: Data = "digits",
+    pretrained: Pretrained = None,
     input: Input = None,
     device: Device = None,
     skip_corrupt: SkipCorrupt = False,
@@ -106,8 +117,11 @@ def evaluate(
 
     Example: convlite evaluate runs/a --data digits
     """
-    loaded = _load(data, size_of(input), about_of(model), skip_corrupt)
-    found = find(model, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like)
+    weights = _weights(pretrained)
+    loaded = _load(data, size_of(input), about_of(model, weights, trained=True), skip_corrupt)
+    found = find(
+        model, pretrained=weights, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like
+    )
     score = measure(found.net.to(device_of(device)), loaded.test, loaded)
     answer = {"model": model, "data": data, **_side(found.net, loaded, score), "score": score.to_dict()}
     show(answer, as_json, tables.score(score, loaded.classes))
@@ -127,6 +141,7 @@ def lighten(
         typer.Option("--distil", metavar="N", min=0, help="Epochs of distillation at the end; no labels are used."),
     ] = 0,
     data: Data = "digits",
+    pretrained: Pretrained = None,
     input: Input = None,
     seed: Seed = 0,
     device: Device = None,
@@ -143,8 +158,11 @@ def lighten(
     budget = Budget(macs=macs, params=params)
     if out.resolve() == Path(model).resolve():
         raise InputError(f"--out {out} is the folder of the network itself: give another, so that both stay.")
-    loaded = _load(data, size_of(input), about_of(model), skip_corrupt)
-    found = find(model, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like)
+    weights = _weights(pretrained)
+    loaded = _load(data, size_of(input), about_of(model, weights, trained=True), skip_corrupt)
+    found = find(
+        model, pretrained=weights, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like
+    )
     net = found.net.to(device_of(device))
     check_writable(out)  # before the long part, and after all that can be wrong with what was given
     dense = measure(net, loaded.test, loaded)
@@ -161,7 +179,7 @@ def lighten(
     score = measure(light.model, loaded.test, loaded)
     sides = {"dense": _side(net, loaded, dense), "light": _side(light.model, loaded, score)}
     about = {
-        "classes": list(loaded.classes), "preprocess": loaded.preprocess, "metrics": score.to_dict(),
+        "classes": list(loaded.classes), "preprocess": loaded.preprocess.to_dict(), "metrics": score.to_dict(),
         "lightened": {"from": model, "data": data, "record": light.record.to_dict()},
     }  # fmt: skip
     save(light.model, out, about)
@@ -183,23 +201,34 @@ def predict(
         typer.Argument(metavar="FILES...", help="Pictures, folders of them, or patterns.", show_default=False),
     ],
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name.")] = 3,
+    pretrained: Pretrained = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes", metavar="FILE", help="Names of the classes, one a line, where the model has none."
+        ),
+    ] = None,
     device: Device = None,
     skip_corrupt: SkipCorrupt = False,
     like: Like = None,
     as_json: Json = False,
 ) -> None:
-    """Say what pictures show, with a network that convlite trained.
+    """Say what pictures show, with a network that convlite trained or with published weights.
 
     Example: convlite predict runs/a photos/*.jpg
+
+    Example: convlite predict xception --pretrained timm/legacy_xception.tf_in1k photos/*.jpg
     """
-    found = find(model, like=like)
-    if not {"preprocess", "classes"} <= set(found.about):
+    found = find(model, pretrained=_weights(pretrained), trained=True, like=like)
+    if "preprocess" not in found.about:
         raise InputError(
-            f"{model} does not say its classes and preprocessing: give a folder that convlite trained."
+            f"{model} does not say how it takes pictures: give a folder that convlite trained, or weights with "
+            "--pretrained."
         )
-    net = found.net.to(device_of(device))
+    net, how = found.net.to(device_of(device)), Preprocess.from_dict(found.about["preprocess"])
+    names = found.about.get("classes") if classes is None else read_text(classes).splitlines()
     said = []
-    for one in answers(net, files, found.about["preprocess"], found.about["classes"], top=top):
+    for one in answers(net, files, how, names, top=top):
         if one.why_not is not None and not skip_corrupt:
             raise InputError(f"{one.file} can't be read ({one.why_not}): leave such files out with --skip-corrupt.")
         said.append(one)
@@ -222,19 +251,21 @@ def demo(
         show(figures, True)
 
 
+def _weights(source: str | None) -> Checkpoint | None:
+    return None if source is None else read_weights(source)
+
+
 def _load(source: str, size: Size | None, about: Any, skip_corrupt: bool) -> datasets.Data:
     """The data as a network takes it: of that size, or else treated as what it was trained on.
 
     Raises:
         InputError: other classes than the network was trained on.
     """
-    known = about.get("preprocess")
-    if size is None and known:
-        size = (known["channels"], *known["size"])
     wanted: dict[str, Any] = {} if size is None else {"channels": size[0], "size": size[1:]}
+    if "preprocess" in about:
+        how = Preprocess.from_dict(about["preprocess"])
+        wanted = {"preprocess": how if size is None else how.resized(size)}
     loaded = datasets.load(source, skip_corrupt=skip_corrupt, **wanted)
-    if known:
-        loaded = dataclasses.replace(loaded, mean=tuple(known["mean"]), std=tuple(known["std"]))
     if "classes" in about and tuple(about["classes"]) != loaded.classes:
         raise InputError(
             f"The network was trained on the classes {', '.join(about['classes'][:5])}..., and {source} has "

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, need
+from ..preprocess import Preprocess, statistics
 from . import pictures
 from .digits import digits
 from .folders import Listing, listing, split
 from .pictures import in_threads
 from .progress import track
-from .values import Data, Images, statistics
+from .values import Data, Images
 
 SMALL = 96  # pictures that are all alike and no larger are kept as they are
 LARGE = 224  # the size that others are brought to, as usual since AlexNet
@@ -25,6 +27,7 @@ def load(
     *,
     size: int | tuple[int, int] | None = None,
     channels: int = 3,
+    preprocess: Preprocess | None = None,
     skip_corrupt: bool = False,
     progress: bool = True,
 ) -> Data:
@@ -40,6 +43,7 @@ def load(
             part of that aspect and scaled. By default their own size if all are alike and at most 96,
             else 224.
         channels: 3 for colour, 1 for grey.
+        preprocess: what a network takes, in the place of size and channels.
         skip_corrupt: leave unreadable pictures out and name them in `skipped`.
         progress: show a bar on stderr when it takes over two seconds.
 
@@ -49,32 +53,45 @@ def load(
     """
     if channels not in (1, 3):
         raise InputError(f"Pictures have 1 channel (grey) or 3 (colour), not {channels}.")
+    if preprocess is not None and (size is not None or channels != 3):
+        raise InputError("Give either the size and channels of the pictures, or the whole preprocess.")
     wanted = (size, size) if isinstance(size, int) else size
-    if wanted is not None and (len(wanted) != 2 or min(wanted) < 1):
-        raise InputError(f"The size {size} is no height and width: give positive numbers.")
+    how = preprocess
+    if how is None and wanted is not None:
+        how = _plain(wanted, channels)
     if str(data) == "digits":
-        train, test, classes = digits(wanted or (32, 32), channels)
-        return Data(train, test, classes, *statistics(train.pixels), source="digits")
+        how = how or _plain((32, 32), channels)
+        train, test, classes = digits(how.size, how.channels)
+        return Data(train, test, classes, preprocess or _with_statistics(how, train), source="digits")
     if not Path(data).exists():
         raise InputError(
             f"There is no data {str(data)!r}: give 'digits', a folder of class folders, or an archive of one."
         )
-    return _load_files(Path(data), wanted, channels, skip_corrupt, progress)
+    parts = _load_files(Path(data), how, channels, skip_corrupt, progress)
+    return parts if preprocess else replace(parts, preprocess=_with_statistics(parts.preprocess, parts.train))
 
 
-def _load_files(
-    source: Path, size: tuple[int, int] | None, channels: int, skip_corrupt: bool, progress: bool
-) -> Data:
+def _plain(size: tuple[int, int], channels: int) -> Preprocess:
+    """All of the picture; its numbers are not known yet."""
+    return Preprocess(size, (0.0,) * channels, (1.0,) * channels)
+
+
+def _with_statistics(how: Preprocess, images: Images) -> Preprocess:
+    mean, std = statistics(images.pixels)
+    return replace(how, mean=mean, std=std)
+
+
+def _load_files(source: Path, how: Preprocess | None, channels: int, skip_corrupt: bool, progress: bool) -> Data:
     found = listing(source)
     parts = split(found, str(source))
     names = [name for name, _ in parts.train + parts.test]
-    shape = (channels, *(size or _common_size([found.files[name] for name in names], progress)))
-    _check_memory(len(names), shape, str(source))
+    how = how or _plain(_common_size([found.files[name] for name in names], progress), channels)
+    _check_memory(len(names), how.shape, str(source))
 
-    pixels = torch.empty((len(names), *shape), dtype=torch.uint8)
+    pixels = torch.empty((len(names), *how.shape), dtype=torch.uint8)
     failures = {
         name: why
-        for name, why in zip(names, _decode(found, names, pixels, stop=not skip_corrupt, progress=progress))
+        for name, why in zip(names, _decode(found, names, pixels, how, stop=not skip_corrupt, progress=progress))
         if why
     }
     if failures and not skip_corrupt:
@@ -99,15 +116,16 @@ def _load_files(
             f"Nothing of the {which} of {source} can be read: replace the {len(failures)} broken files."
         )
     skipped = tuple(failures.items())
-    return Data(train, test, parts.classes, *statistics(train.pixels), source=str(source), skipped=skipped)
+    return Data(train, test, parts.classes, how, source=str(source), skipped=skipped)
 
 
-def _decode(found: Listing, names: Sequence[str], pixels: Tensor, stop: bool, progress: bool) -> list[str | None]:
+def _decode(
+    found: Listing, names: Sequence[str], pixels: Tensor, how: Preprocess, stop: bool, progress: bool
+) -> list[str | None]:
     """Fill the rows of `pixels`; for each, why that failed, or None. `stop`: no further than a failure."""
-    channels, height, width = pixels.shape[1:]
 
     def decode(row: int) -> str | None:
-        picture = pictures.read(found.files[names[row]], (height, width), channels)
+        picture = pictures.read(found.files[names[row]], how)
         if isinstance(picture, str):
             return picture
         pixels[row] = picture

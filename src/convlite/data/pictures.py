@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import need
+from ..preprocess import Preprocess
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -24,32 +25,48 @@ File = Path | bytes  # where an encoded picture is: a file, or its content
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-def read(file: File, size: tuple[int, int], channels: int = 3) -> Tensor | str:
-    """One picture, brought to a size: turned upright, the largest centred part of that aspect, scaled.
+def read(file: File, how: Preprocess) -> Tensor | str:
+    """One picture as pixels: turned upright, scaled, its middle cut out. Transparency is dropped.
 
     Arguments:
-        size: height and width. A picture that has it is left as it is.
-        channels: 3 for colour, 1 for grey. Transparency is dropped; of 16 bits the upper 8 are kept.
+        how: its size, crop, interpolation and number of channels: 3 for colour, 1 for grey. A picture of that
+            size is left as it is where the crop is 1. Of 16 bits the upper 8 are kept.
 
     Returns:
         uint8 (channels, H, W), or, where the picture can't be read, one phrase that says why.
     """
-    height, width = size
 
     def decode(image: Any) -> Tensor:
         pillow, ops = need("PIL.Image", "train"), need("PIL.ImageOps", "train")
         # A JPEG decodes several times faster at a half or a quarter of its size; 2x leaves the filter room.
-        image.draft(None, (2 * max(size), 2 * max(size)))
+        image.draft(None, (2 * round(max(how.size) / how.crop),) * 2)
         image = ops.exif_transpose(image)
         if image.mode.startswith("I;16"):
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if "transparency" in image.info:
             image = image.convert("RGBA")
-        image = image.convert("RGB" if channels == 3 else "L")
-        pixels = np.array(ops.fit(image, (width, height), method=pillow.Resampling.BILINEAR))
-        return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
+        image = image.convert("RGB" if how.channels == 3 else "L")
+        pixels = np.array(_scaled(image, how, pillow.Resampling[how.interpolation.upper()]))
+        return torch.from_numpy(pixels).reshape(*how.size, how.channels).permute(2, 0, 1)
 
     return _opened(file, decode)
+
+
+def _scaled(image: Any, how: Preprocess, method: Any) -> Any:
+    """The middle of the picture, scaled so that the shorter side is the size over the crop, rounded down."""
+    height, width = how.size
+    sides = image.height, image.width
+    covered = [int(wanted / how.crop) for wanted in how.size]
+    short = max((0, 1), key=lambda i: covered[i] / sides[i])  # the side that is covered just so
+    scaled = [
+        covered[i] if i == short else max(how.size[i], int(covered[short] * sides[i] / sides[short]))
+        for i in (0, 1)
+    ]
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    y, x = sides[0] / scaled[0], sides[1] / scaled[1]
+    # The same pixels as scaling all of it and cutting then, without the memory that a long strip would take.
+    box = (left * x, top * y, min((left + width) * x, sides[1]), min((top + height) * y, sides[0]))
+    return image.resize((width, height), method, box)
 
 
 def size_of(file: File) -> tuple[int, int] | str:

@@ -23,18 +23,19 @@ from . import (
 )
 from .backbone import Backbone, Family
 from .dilation import dilate_
-from .weights import Loaded, Preprocessing, load_weights, read_weights
+from .weights import Checkpoint, Loaded, load_weights, published, read_weights
 
 __all__ = [
     "FAMILIES",
     "Backbone",
+    "Checkpoint",
     "Family",
     "Loaded",
-    "Preprocessing",
     "create",
     "load_weights",
     "names",
     "options",
+    "published",
     "read_weights",
     "recreate",
 ]
@@ -85,7 +86,7 @@ def create(
     dropout: float | None = None,
     drop_path: float = 0.0,
     checkpointing: bool = False,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Checkpoint | None = None,
     **own: Any,
 ) -> Backbone:
     """A network by its name, with fresh weights or published ones.
@@ -100,8 +101,8 @@ def create(
         dropout: before the classifier; the paper's where left out.
         drop_path: stochastic depth, rising to this rate at the last residual step.
         checkpointing: trade time for memory in training.
-        pretrained: a file with weights, or "timm/NAME" on the hub; see `load_weights`. A network that knows the
-            option `mode` is made in the checkpoint's, unless told. `net.loaded` says what came of it.
+        pretrained: a file with weights, "timm/NAME" on the hub, or what `read_weights` gave. Options that stand
+            for numbers, `mode` and `eps`, are the checkpoint's unless told. `net.loaded` says what came of it.
         own: what this family alone takes; see `options(name)`.
 
     Returns:
@@ -111,12 +112,15 @@ def create(
         InputError: no such network, an option it does not take, a value out of range, or weights of another.
     """
     family, known = _family(name), options(name)
-    for option in own:
+    for option, value in own.items():
         if option not in known:
             raise InputError(f"{name} takes no option {option!r}; {nearest(option, [*known, *_COMMON])}")
-    checkpoint = None if pretrained is None else read_weights(pretrained)
-    if checkpoint is not None and "mode" in known:
-        own.setdefault("mode", checkpoint.mode)
+        _check_type(name, option, value, known[option])
+    checkpoint = read_weights(pretrained) if isinstance(pretrained, str | Path) else pretrained
+    if checkpoint is not None:
+        own = {**family.numbers.get(checkpoint.layout, {}), **own}
+        if "mode" in known:
+            own.setdefault("mode", checkpoint.mode)
     classes = family.classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
@@ -158,6 +162,14 @@ def _family(name: str) -> Family:
     if name not in FAMILIES:
         raise InputError(f"There is no network {name!r}; {nearest(name, FAMILIES)}")
     return FAMILIES[name]
+
+
+def _check_type(name: str, option: str, value: Any, default: Any) -> None:
+    """A value of the type that the default has; None as default says nothing, and the family looks itself."""
+    wanted: dict[type, tuple[type, ...]] = {float: (float, int), tuple: (tuple, list)}
+    fits = isinstance(value, wanted.get(type(default), (type(default),)))
+    if default is not None and (not fits or isinstance(value, bool) != isinstance(default, bool)):
+        raise InputError(f"{option}={value!r} does not fit {name}: give a value like {default!r}.")
 
 
 def _read(value: Any) -> Any:

@@ -27,6 +27,7 @@ class Family:
         input: (channels, height, width) of the published figures.
         classes: how many, unless the caller says.
         fixed: arguments of `build` that this name stands for.
+        numbers: {layout of a checkpoint: options that give the numbers it was trained with}.
     """
 
     build: Callable[..., Backbone]
@@ -34,6 +35,7 @@ class Family:
     input: tuple[int, int, int] = (3, 224, 224)
     classes: int = 1000
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):

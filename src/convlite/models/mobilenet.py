@@ -159,9 +159,10 @@ PAPERS = (
     "Sandler et al. 2018, arXiv 1801.04381",
     "Howard et al. 2019, arXiv 1905.02244",
 )
+V3_NUMBERS = {"timm mobilenet": {"eps": 1e-5}}  # torchvision trained with the paper's 1e-3
 NETWORKS = {
     "mobilenet_v1": Family(mobilenet_v1, PAPERS[0]),
     "mobilenet_v2": Family(mobilenet_v2, PAPERS[1]),
-    "mobilenet_v3_small": Family(mobilenet_v3, PAPERS[2], fixed={"large": False}),
-    "mobilenet_v3_large": Family(mobilenet_v3, PAPERS[2], fixed={"large": True}),
+    "mobilenet_v3_small": Family(mobilenet_v3, PAPERS[2], fixed={"large": False}, numbers=V3_NUMBERS),
+    "mobilenet_v3_large": Family(mobilenet_v3, PAPERS[2], fixed={"large": True}, numbers=V3_NUMBERS),
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -74,18 +76,17 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     folder = Path(folder)
     config = read_config(folder)
-    net: nn.Module
-    if model is not None:
-        net = copy.deepcopy(model)
-    elif config["create"]:
-        net = recreate(config["create"])
-    else:
+    if model is None and not config["create"]:
         raise InputError(
             f"{folder} was saved from a network that is not one of convlite's families: "
             "give the original too, as load(folder, model=...)."
         )
-    for path, kind in config["replaced"].items():  # one after the other: a new layer may itself be lightened
-        net = replace_(net, {path: kinds.from_dict(kind)})
+    with torch.device("meta") if model is None else nullcontext():  # no weights are drawn that the file replaces
+        net: nn.Module = recreate(config["create"]) if model is None else copy.deepcopy(model)
+        for path, kind in config["replaced"].items():  # one after the other: a new layer may itself be lightened
+            net = replace_(net, {path: kinds.from_dict(kind)})
+    if model is None:
+        net.to_empty(device="cpu")
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except SafetensorError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import normalise
 from ..data.pictures import SUFFIXES, in_threads, read
 from ..errors import InputError
+from ..preprocess import Preprocess
 from ..train.metrics import as_evaluated, check_fit, device_of
 
 
@@ -40,8 +40,8 @@ class Prediction:
 def predict(
     model: nn.Module,
     paths: Iterable[str | Path],
-    preprocess: Mapping[str, Any],
-    classes: Sequence[str],
+    preprocess: Preprocess,
+    classes: Sequence[str] | None = None,
     *,
     top: int = 5,
     batch_size: int = 32,
@@ -50,8 +50,8 @@ def predict(
 
     Arguments:
         paths: files, folders (every image in them) and patterns such as `photos/*.jpg`.
-        preprocess: size, channels, mean and std, as `Data.preprocess` gives them and `train` saves them.
-        classes: the names, in the order of the network's scores.
+        preprocess: how the network takes its pictures: `Data.preprocess`, or that of published weights.
+        classes: the names, in the order of the network's scores; "class 0" and so on where left out.
         top: how many to name.
 
     Returns:
@@ -62,14 +62,11 @@ def predict(
             there but can't be read ends nothing: its prediction says why.
     """
     files = find_files(paths)
-    missing = {"size", "channels", "mean", "std"} - set(preprocess)
-    if missing:
-        raise InputError(f"The preprocessing lacks {', '.join(sorted(missing))}: give it as training saved it.")
     if top < 1:
         raise InputError(f"The number of classes to name is 1 or more, not {top}.")
-    height, width = preprocess["size"]
-    check_fit(model, (preprocess["channels"], height, width), len(classes))
-    look = partial(read, size=(height, width), channels=preprocess["channels"])
+    count = check_fit(model, preprocess.shape, None if classes is None else len(classes))
+    names = classes or [f"class {i}" for i in range(count)]
+    look = partial(read, how=preprocess)
 
     def answers() -> Iterator[Prediction]:
         for start in range(0, len(files), batch_size):
@@ -81,9 +78,9 @@ def predict(
                 if isinstance(picture, str):
                     yield Prediction(str(file), why_not=picture)
                 else:
-                    best = next(scores).topk(min(top, len(classes)))
+                    best = next(scores).topk(min(top, count))
                     named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                    yield Prediction(str(file), tuple((classes[i], p) for i, p in named))
+                    yield Prediction(str(file), tuple((names[i], p) for i, p in named))
 
     return answers()
 
@@ -114,7 +111,7 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _probabilities(model: nn.Module, pixels: Tensor, preprocess: Mapping[str, Any]) -> Tensor:
+def _probabilities(model: nn.Module, pixels: Tensor, preprocess: Preprocess) -> Tensor:
     with as_evaluated(model), torch.no_grad():
-        inputs = normalise(pixels.to(device_of(model)), preprocess["mean"], preprocess["std"])
+        inputs = preprocess.normalise(pixels.to(device_of(model)))
         return model(inputs).float().softmax(1).cpu()  # (N, classes)

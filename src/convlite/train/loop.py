@@ -146,8 +146,11 @@ class _Run:
 
     def _step(self, state: _State, pixels: Tensor, labels: Tensor, rate: float, step: int) -> tuple[float, int]:
         inputs = self.data.normalise(pixels)  # (N, C, H, W)
-        logits = state.model(inputs)  # (N, classes)
+        answer = state.model(inputs)  # (N, classes), and with auxiliary heads a tuple of such
+        logits, *aux = answer if isinstance(answer, tuple) else (answer,)
         loss = self.loss(inputs, logits, labels)
+        for each in aux:
+            loss = loss + self.recipe.aux * self.loss(inputs, each, labels)
         if not math.isfinite(value := loss.item()):
             raise _Diverged(value, step + 1)
         state.optimiser.zero_grad()
@@ -161,7 +164,7 @@ class _Run:
         """What is kept beside the weights, in plain JSON values."""
         return {
             "classes": list(self.data.classes),
-            "preprocess": self.data.preprocess,
+            "preprocess": self.data.preprocess.to_dict(),
             "metrics": asdict(history.last),
             "training": {
                 "data": self.data.source,

@@ -90,11 +90,12 @@ def as_evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
-    """Try the network on one black image, leaving it as it was.
+def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int | None) -> int:
+    """Try the network on one black image, leaving it as it was; how many classes it tells apart.
 
     Arguments:
         shape: channels, height and width.
+        classes: how many it must tell apart; None takes any number.
 
     Raises:
         InputError: it doesn't take such images, or has another number of classes.
@@ -106,12 +107,14 @@ def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int) -> No
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"The network can't take images of {size} ({reason}): give others.") from error
+    if isinstance(logits, Tensor) and logits.dim() == 2 and classes in (None, logits.shape[1]):
+        return logits.shape[1]
     given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if given != (1, classes):
-        raise InputError(
-            f"The network answers an image of {size} with {given}, but there are {classes} classes: "
-            f"create it with num_classes={classes}."
-        )
+    wanted = f"{classes} classes" if classes else "one score a class"
+    raise InputError(
+        f"The network answers an image of {size} with {given}, but expected was {wanted}: "
+        f"create it with num_classes={classes or 'N'}."
+    )
 
 
 def device_of(model: nn.Module) -> torch.device:

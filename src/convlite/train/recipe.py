@@ -25,6 +25,7 @@ class Recipe:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
         warmup: share of the steps in which the rate rises, linearly from 0.
         schedule: how it falls to 0 in the others: `cosine`, `linear`, or not at all (`constant`).
+        aux: how much each auxiliary head's loss counts, where a network has them (Szegedy et al. 2015, section 5).
         shift: images are moved at random by up to this many pixels each way.
         flip: images are mirrored at random, left to right: not for digits, letters or signs.
 
@@ -42,6 +43,7 @@ class Recipe:
     label_smoothing: float = 0.1
     warmup: float = 0.2
     schedule: str = "cosine"
+    aux: float = 0.3
     shift: int = 3
     flip: bool = False
 
@@ -53,6 +55,7 @@ class Recipe:
         _expect(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
         _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         _expect(0 <= self.warmup <= 1, "warmup", self.warmup, "from 0 to 1")
+        _expect(0 <= self.aux < math.inf, "aux", self.aux, "0 or more")
         _expect(self.shift >= 0, "shift", self.shift, "0 or more")
         if self.schedule not in SCHEDULES:
             raise InputError(f"There is no schedule {self.schedule!r}: {nearest(self.schedule, SCHEDULES)}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
+from ...preprocess import Preprocess
 from ..backbone import Backbone
 from ..saved import WEIGHTS, read_config
 from . import files, hub
 from .layouts import arrange
 from .place import OWN, Checkpoint, Mode, place
-from .preprocessing import Preprocessing, published
+from .preprocessing import published
 
-__all__ = ["Loaded", "Preprocessing", "load_weights", "read_weights"]
+__all__ = ["Checkpoint", "Loaded", "load_weights", "published", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class Loaded:
         layout: whose file it is: "convlite", "timm xception", "keras weights.h5"...
         mode: whose numbers it was trained with: "keras" (batch norm eps 1e-3, SAME pooling), or "timm". An
             Xception gives the published outputs when made with `mode` the same.
-        preprocessing: of its images.
+        preprocess: of its images.
         left_out: {tensor in the file: why the network did not take it}.
         fresh: tensors of the network that the file does not fill; they keep what they had.
     """
 
     layout: str
     mode: Mode
-    preprocessing: Preprocessing
+    preprocess: Preprocess
     left_out: Mapping[str, str]
     fresh: tuple[str, ...]
 
@@ -54,7 +57,7 @@ def read_weights(source: str | Path) -> Checkpoint:
         arranged = arrange(state)
         layout, order = arranged or (OWN, list(state))
         state = {name: state[name] for name in order}
-    return Checkpoint(text, layout, state, _mode(layout, path), hub.preprocessing(path))
+    return Checkpoint(text, layout, state, _mode(layout, path), hub.preprocess(path))
 
 
 def load_weights(net: Backbone, source: str | Path | Checkpoint) -> Loaded:
@@ -73,9 +76,16 @@ def load_weights(net: Backbone, source: str | Path | Checkpoint) -> Loaded:
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_weights(source)
     left_out, fresh = place(net, checkpoint)
-    name = net._convlite["create"]["name"] if hasattr(net, "_convlite") else ""
-    preprocessing = checkpoint.preprocessing or published(name)
-    return Loaded(checkpoint.layout, checkpoint.mode, preprocessing, left_out, tuple(fresh))
+    made: Mapping[str, Any] = getattr(net, "_convlite", {}).get("create", {"name": "", "arguments": {}})
+    name, mode = made["name"], made["arguments"].get("mode", checkpoint.mode)
+    if mode != checkpoint.mode:
+        warnings.warn(
+            f"{checkpoint.source} was trained with the numbers of {checkpoint.mode!r}, and {name} was made with "
+            f"mode={mode!r}: its outputs will differ a little from the published ones.",
+            stacklevel=2,
+        )
+    preprocess = checkpoint.preprocess or published(name)
+    return Loaded(checkpoint.layout, checkpoint.mode, preprocess, left_out, tuple(fresh))
 
 
 def _mode(layout: str, path: Path) -> Mode:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import InputError, need
 from ...files import read_json
-from .preprocessing import Preprocessing
+from ...preprocess import Preprocess
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -29,18 +29,14 @@ def download(repository: str) -> Path:
         ) from error
 
 
-def preprocessing(weights: Path) -> Preprocessing | None:
-    """What timm's configuration beside the weights says; None where there is none."""
+def preprocess(weights: Path) -> Preprocess | None:
+    """What the configuration beside the weights says, timm's or our own; None where there is none."""
     path = weights.with_name(CONFIG)
     config: Any = read_json(path) if path.is_file() else {}
-    said = config.get("pretrained_cfg") if isinstance(config, dict) else None
-    if not isinstance(said, dict):
+    if not isinstance(config, dict):
         return None
-    default = Preprocessing()
-    return Preprocessing(
-        size=int(said.get("input_size", (3, default.size))[1]),
-        crop=float(said.get("crop_pct", default.crop)),
-        mean=tuple(said.get("mean", default.mean)),
-        std=tuple(said.get("std", default.std)),
-        interpolation=str(said.get("interpolation", default.interpolation)),
-    )
+    if isinstance(said := config.get("pretrained_cfg"), dict):
+        return Preprocess.from_timm(said)
+    about = config.get("about")
+    known = about.get("preprocess") if isinstance(about, dict) else None
+    return None if known is None else Preprocess.from_dict(known)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...preprocess import Preprocess
 from ..backbone import Backbone
 from .layouts import is_auxiliary
-from .preprocessing import Preprocessing
 
 Mode = Literal["timm", "keras"]
 OWN = "convlite"
@@ -28,7 +28,7 @@ class Checkpoint:
     layout: str
     state: Mapping[str, Tensor]
     mode: Mode
-    preprocessing: Preprocessing | None = None
+    preprocess: Preprocess | None = None
 
 
 def by_position(net: Backbone) -> dict[str, Tensor]:

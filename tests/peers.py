@@ -61,6 +61,16 @@ def said(name: str) -> dict[str, Any]:
         return timm.get_pretrained_cfg(name).to_dict()
 
 
+def transforms(**said: Any) -> Callable[[Any], Tensor]:
+    """How timm turns a picture into what a network takes, when it evaluates."""
+    _torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm.data
+
+        return timm.data.create_transform(**timm.data.resolve_data_config(said))
+
+
 def torchvision(name: str, **options: Any) -> nn.Module:
     """A network of torchvision's, without trained weights."""
     return bare(getattr(_torchvision()[0].models, name), weights=None, **options)
@@ -113,32 +123,12 @@ def tensors(net: nn.Module, first: Iterable[str] = ()) -> list[tuple[str, Tensor
     return named
 
 
-def copy_by_position(ours: nn.Module, peer: nn.Module, first: Iterable[str] = ()) -> None:
-    """The peer's state into ours, tensor by tensor; `first` orders the peer's children (see `tensors`)."""
-    mine, theirs = tensors(ours), tensors(peer, first)
-    assert len(mine) == len(theirs), (len(mine), len(theirs))
-    with torch.no_grad():
-        for (name, value), (other, source) in zip(mine, theirs):
-            assert value.numel() == source.numel(), (name, tuple(value.shape), other, tuple(source.shape))
-            value.copy_(source.reshape(value.shape))
-
-
 def difference(ours: nn.Module, peer: nn.Module, size: int) -> float:
     """Largest difference of the logits, relative to the largest logit."""
     x = torch.rand(1, 3, size, size) * 2 - 1
     with torch.no_grad():
         expected, given = peer.eval()(x), ours.eval()(x)
     return float((expected - given).abs().max() / expected.abs().max())
-
-
-def assert_parity(
-    ours: nn.Module, peer: nn.Module, sizes: Iterable[int], first: Iterable[str] = (), tolerance: float = 1e-4
-) -> None:
-    """Same random state, same logits."""
-    torch.manual_seed(0)
-    copy_by_position(ours, randomise_(peer), first)
-    for size in sizes:
-        assert difference(ours, peer, size) < tolerance, size
 
 
 def count(name: str, **arguments: Any) -> tuple[int, int]:
