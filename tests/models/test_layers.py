@@ -8,7 +8,7 @@ from torch import nn
 from convlite import kinds
 from convlite.errors import InputError
 from convlite.models import create
-from convlite.models.layers import Maker, Residual, eights
+from convlite.models.layers import Asked, Maker, Residual, eights
 from convlite.models.pools import AvgPool2d, CoverMaxPool2d, MaxPool2d
 
 sizes = st.integers(6, 40)
@@ -85,7 +85,7 @@ def test_widths_below_zero():
 
 
 def test_a_maker_builds_the_asked_kind_where_legal_and_tells_where_not():
-    maker = Maker(kinds.Depthwise(), published=kinds.Normal())
+    maker = Maker(Asked(kinds.Depthwise()), published=kinds.Normal())
     assert maker.conv(8, 8, 3).groups == 8
     other = maker.conv(8, 16, 3)
     assert other.groups == 1 and maker.kept == {other: "a depthwise convolution of 8 channels gives 8, not 16"}

@@ -23,6 +23,7 @@ from . import (
 )
 from .backbone import Backbone, Family
 from .dilation import dilate_
+from .layers import Asked
 from .weights import Checkpoint, Loaded, load_weights, published, read_weights
 
 __all__ = [
@@ -70,8 +71,7 @@ def options(name: str) -> dict[str, Any]:
     """
     family = _family(name)
     known = inspect.signature(family.build).parameters
-    common = {"conv", "stem", "num_classes", "in_channels", *family.fixed}
-    return {option: known[option].default for option in known if option not in common}
+    return {option: known[option].default for option in known if option not in {"asked", *family.fixed}}
 
 
 def create(
@@ -124,7 +124,7 @@ def create(
     classes = family.classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
-    net = family.build(conv=conv, stem=stem, num_classes=classes, in_channels=in_channels, **family.fixed, **own)
+    net = family.build(Asked(conv, stem, classes, in_channels), **family.fixed, **own)
     if output_stride is not None:
         dilate_(net, output_stride)
     if dropout is not None:

@@ -45,7 +45,6 @@ class Backbone(nn.Module):
         flows: {name: the steps of that flow, named}, in the order they run.
         head: what turns the last map into logits.
         taps: {"flow.step": (channels, stride)} of the maps that `features_only` gives, in order.
-        in_channels: of the input.
         smallest: the least height and width that the network can take.
         maker: what made the layers; it knows where the asked kind of convolution was not legal.
         aux: {"flow.step": auxiliary head on that step's map}, run in training mode only.
@@ -68,7 +67,6 @@ class Backbone(nn.Module):
         head: Head,
         taps: Mapping[str, tuple[int, int]],
         *,
-        in_channels: int,
         maker: Maker,
         smallest: int = 1,
         aux: Mapping[str, nn.Module] | None = None,
@@ -80,7 +78,7 @@ class Backbone(nn.Module):
         self.aux = nn.ModuleList((aux or {}).values())
         self.flows = tuple(flows)
         self.taps = dict(taps)
-        self.in_channels, self.smallest = in_channels, smallest
+        self.in_channels, self.smallest = maker.asked.in_channels, smallest
         self.num_features = head.features
         self.features_only = self.checkpointing = False
         self.kept = {path: maker.kept[m] for path, m in self.named_modules() if m in maker.kept}

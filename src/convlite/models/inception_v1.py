@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..kinds import Kind
 from .backbone import Backbone, Family
 from .branches import Concat, branch
 from .head import Head, classifier
-from .layers import Maker, chain
+from .layers import Asked, Maker, chain
 from .pools import MaxPool2d
 
 # table 1: channels of 1×1; of 3×3 and the reduction in front; of 5×5 and its reduction; of the pool's projection
@@ -27,11 +26,8 @@ MODULES: dict[str, dict[str, Widths]] = {
 
 
 def inception_v1(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     norm: bool = False,
     naive: bool = False,
     large: int = 5,
@@ -41,15 +37,14 @@ def inception_v1(
     """Nine modules of parallel 1×1, 3×3, 5×5 convolutions and a pool.
 
     Arguments:
-        conv: the kind of every 3×3 and 5×5 convolution.
-        stem: the kind of the 7×7 in front.
+        asked: `conv` stands for every 3×3 and 5×5 convolution, `stem` for the 7×7 in front.
         norm: batch norms in the place of biases and local response normalisation.
         naive: figure 2(a): no 1×1 in front of 3×3 and 5×5, none after the pool.
         large: the kernel of the 5×5 convolutions; torchvision's network has 3 there.
         last_pool: the kernel of the pool before the last two modules; torchvision's network has 2.
         aux: the two auxiliary classifiers of the paper's section 5, for training.
     """
-    maker = Maker(conv, stem, eps=1e-3, norm=norm, bias=not norm)
+    maker = Maker(asked, eps=1e-3, norm=norm, bias=not norm)
     build = _naive if naive else _module
 
     def respond() -> dict[str, nn.Module]:
@@ -57,7 +52,7 @@ def inception_v1(
 
     flows = {
         "stem": chain(
-            conv1=maker.unit(in_channels, 64, 7, 2, stem=True),
+            conv1=maker.unit(asked.in_channels, 64, 7, 2, stem=True),
             pool1=chain(pool=_pool(), **respond()),
             conv2=maker.unit(64, 64),
             conv3=maker.unit(64, 192, 3),
@@ -73,12 +68,12 @@ def inception_v1(
             made, c = build(maker, c, widths, large)
             flow.add_module(name, made)
             if aux and stage == "stage2" and name in ("a", "d"):
-                heads[f"{stage}.{name}"] = _aux(maker, c, num_classes)
+                heads[f"{stage}.{name}"] = _aux(maker, c)
         flows[stage] = flow
         taps[f"{stage}.{max(modules)}"] = (c, 8 * 2**i)
-    head = Head(c, num_classes, dropout=0.4)
+    head = Head(c, asked.num_classes, dropout=0.4)
     smallest = 16 * last_pool - 17  # below it, nothing is left for the last pool
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=smallest, aux=heads)
+    return Backbone(flows, head, taps, maker=maker, smallest=smallest, aux=heads)
 
 
 def _pool(kernel: int = 3) -> nn.Module:
@@ -109,7 +104,7 @@ def _naive(maker: Maker, c: int, widths: Widths, large: int) -> tuple[nn.Module,
     return made, point + three + five + c
 
 
-def _aux(maker: Maker, c: int, num_classes: int) -> nn.Module:
+def _aux(maker: Maker, c: int) -> nn.Module:
     """Section 5; pooled to 4×4 whatever the image's size."""
     return chain(
         pool=nn.AdaptiveAvgPool2d(4),
@@ -118,7 +113,7 @@ def _aux(maker: Maker, c: int, num_classes: int) -> nn.Module:
         hidden=nn.Linear(2048, 1024),
         act=nn.ReLU(),
         dropout=nn.Dropout(0.7),
-        classifier=classifier(1024, num_classes),
+        classifier=classifier(1024, maker.asked.num_classes),
     )
 
 

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..kinds import Kind
 from .backbone import Backbone, Family
 from .branches import Concat, branch
 from .head import Head
-from .layers import Maker, chain
+from .layers import Asked, Maker, chain
 from .pools import AvgPool2d, CoverMaxPool2d, MaxPool2d
 
 
 def inception_v2(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     caffe: bool = True,
 ) -> Backbone:
     """Inception v1 with batch norms, two 3×3 in the place of 5×5, and strided modules between the stages.
 
     Arguments:
-        conv: the kind of every 3×3 convolution.
-        stem: the kind of the 7×7 in front.
+        asked: `conv` stands for every 3×3 convolution, `stem` for the 7×7 in front.
         caffe: the network of the checkpoint published for Caffe: convolutions have biases, and the pools of
             modules 4c and 4d project to 128 channels, where the paper has 96.
     """
-    maker, wide = Maker(conv, stem, bias=caffe), 128 if caffe else 96
+    maker, wide = Maker(asked, bias=caffe), 128 if caffe else 96
     c4 = 480 + wide
     flows = {
         "stem": chain(
-            conv1=maker.unit(in_channels, 64, 7, 2, stem=True),
+            conv1=maker.unit(asked.in_channels, 64, 7, 2, stem=True),
             pool1=MaxPool2d(3, 2, ceil_mode=True),
             conv2=maker.unit(64, 64),
             conv3=maker.unit(64, 192, 3),
@@ -59,8 +54,8 @@ def inception_v2(
         "stem.conv1": (64, 2), "stem.conv3": (192, 4), "stage1.b": (320, 8),
         "stage2.d": (c4, 16), "stage3.b": (1024, 32),
     }  # fmt: skip
-    head = Head(1024, num_classes)
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=7)
+    head = Head(1024, asked.num_classes)
+    return Backbone(flows, head, taps, maker=maker, smallest=7)
 
 
 def _module(

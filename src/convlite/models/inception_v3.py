@@ -7,33 +7,29 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..kinds import Kind
 from .backbone import Backbone, Family
 from .branches import Concat, branch, split
 from .head import Head, classifier
-from .layers import Maker, chain
+from .layers import Asked, Maker, chain
 from .pools import AvgPool2d, MaxPool2d
 
 
 def inception_v3(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     aux: bool = False,
 ) -> Backbone:
     """The network for 299×299 images.
 
     Arguments:
-        conv: the kind of every convolution but the first that looks at neighbours, 1×7 and 7×1 too.
-        stem: the kind of the first.
+        asked: `conv` stands for every convolution that looks at neighbours, 1×7 and 7×1 too, but the first; `stem`
+            for that.
         aux: the auxiliary classifier of the paper's section 4, for training.
     """
-    maker = Maker(conv, stem, eps=1e-3)
+    maker = Maker(asked, eps=1e-3)
     flows = {
         "stem": chain(
-            conv1=maker.unit(in_channels, 32, 3, 2, 0, stem=True),
+            conv1=maker.unit(asked.in_channels, 32, 3, 2, 0, stem=True),
             conv2=maker.unit(32, 32, 3, 1, 0),
             conv3=maker.unit(32, 64, 3),
             pool1=MaxPool2d(3, 2),
@@ -64,9 +60,9 @@ def inception_v3(
         "stem.conv3": (64, 2), "stem.conv5": (192, 4), "stage1.a3": (288, 8),
         "stage2.c4": (768, 16), "stage3.e2": (2048, 32),
     }  # fmt: skip
-    heads = {"stage2.c4": _aux(maker, num_classes)} if aux else None
-    head = Head(2048, num_classes, dropout=0.5)
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=75, aux=heads)
+    heads = {"stage2.c4": _aux(maker)} if aux else None
+    head = Head(2048, asked.num_classes, dropout=0.5)
+    return Backbone(flows, head, taps, maker=maker, smallest=75, aux=heads)
 
 
 def _pool() -> nn.Module:
@@ -105,7 +101,7 @@ def _e(maker: Maker, c: int) -> nn.Module:
     )
 
 
-def _aux(maker: Maker, num_classes: int) -> nn.Module:
+def _aux(maker: Maker) -> nn.Module:
     """Figure 8; pooled to 5×5 whatever the image's size."""
     return chain(
         pool=nn.AdaptiveAvgPool2d(5),
@@ -113,7 +109,7 @@ def _aux(maker: Maker, num_classes: int) -> nn.Module:
         conv2=maker.unit(128, 768, 5, 1, 0),
         squeeze=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
-        classifier=classifier(768, num_classes),
+        classifier=classifier(768, maker.asked.num_classes),
     )
 
 

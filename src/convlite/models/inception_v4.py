@@ -5,36 +5,31 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..kinds import Kind
 from .backbone import Backbone, Family
 from .branches import Concat, Unit, branch, split
 from .head import Head
-from .layers import Maker, Residual, chain
+from .layers import Asked, Maker, Residual, chain
 from .pools import AvgPool2d, MaxPool2d
 
 TALL, WIDE = (7, 1), (1, 7)
 
 
 def inception_v4(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     blocks: tuple[int, int, int] = (4, 7, 3),
 ) -> Backbone:
     """The pure Inception network for 299×299 images (figures 3 to 9).
 
     Arguments:
-        conv: the kind of every convolution but the first that looks at neighbours.
-        stem: the kind of the first.
+        asked: `conv` stands for every convolution that looks at neighbours but the first, `stem` for that.
         blocks: modules in each stage.
     """
     _at_least_one(blocks)
-    maker = Maker(conv, stem, eps=1e-3)
+    maker = Maker(asked, eps=1e-3)
     flows = {
         "stem": chain(
-            **_three(maker, in_channels),
+            **_three(maker),
             join1=Concat(pool=MaxPool2d(3, 2), conv=branch(maker, 64, (96, 3, 2))),
             join2=Concat(
                 three=chain(unit1=maker.unit(160, 64), unit2=maker.unit(64, 96, 3, 1, 0)),
@@ -64,16 +59,13 @@ def inception_v4(
         "stem.conv3": (64, 2), "stem.join2": (192, 4), f"stage1.a{blocks[0]}": (384, 8),
         f"stage2.b{blocks[1]}": (1024, 16), f"stage3.c{blocks[2]}": (1536, 32),
     }  # fmt: skip
-    head = Head(1536, num_classes, dropout=0.2)
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=75)
+    head = Head(1536, asked.num_classes, dropout=0.2)
+    return Backbone(flows, head, taps, maker=maker, smallest=75)
 
 
 def inception_resnet_v2(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     blocks: tuple[int, int, int] = (10, 20, 10),
 ) -> Backbone:
     """Inception modules as residual branches, for 299×299 images.
@@ -81,16 +73,15 @@ def inception_resnet_v2(
     The branches are scaled down before the sum (section 3.3), or training dies.
 
     Arguments:
-        conv: the kind of every convolution but the first that looks at neighbours.
-        stem: the kind of the first.
+        asked: `conv` stands for every convolution that looks at neighbours but the first, `stem` for that.
         blocks: modules in each stage.
     """
     _at_least_one(blocks)
-    maker = Maker(conv, stem, eps=1e-3)
+    maker = Maker(asked, eps=1e-3)
     asym = (1, 3), (3, 1)
     flows = {
         "stem": chain(
-            **_three(maker, in_channels),
+            **_three(maker),
             pool1=MaxPool2d(3, 2),
             conv4=maker.unit(64, 80),
             conv5=maker.unit(80, 192, 3, 1, 0),
@@ -136,8 +127,8 @@ def inception_resnet_v2(
         "stem.conv3": (64, 2), "stem.conv5": (192, 4), f"stage1.a{blocks[0]}": (320, 8),
         f"stage2.b{blocks[1]}": (1088, 16), "stage3.last": (1536, 32),
     }  # fmt: skip
-    head = Head(1536, num_classes, dropout=0.2)
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=75)
+    head = Head(1536, asked.num_classes, dropout=0.2)
+    return Backbone(flows, head, taps, maker=maker, smallest=75)
 
 
 def _at_least_one(blocks: tuple[int, int, int]) -> None:
@@ -145,10 +136,10 @@ def _at_least_one(blocks: tuple[int, int, int]) -> None:
         raise InputError(f"blocks are three numbers of at least 1, given {blocks}.")
 
 
-def _three(maker: Maker, in_channels: int) -> dict[str, nn.Module]:
+def _three(maker: Maker) -> dict[str, nn.Module]:
     """How both stems begin."""
     return {
-        "conv1": maker.unit(in_channels, 32, 3, 2, 0, stem=True),
+        "conv1": maker.unit(maker.asked.in_channels, 32, 3, 2, 0, stem=True),
         "conv2": maker.unit(32, 32, 3, 1, 0),
         "conv3": maker.unit(32, 64, 3),
     }

@@ -6,6 +6,7 @@ No activation works in place: a map may leave the network, or branch off, before
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -29,12 +30,27 @@ def chain(**layers: nn.Module) -> nn.Sequential:
     return made
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every family is asked for.
+
+    Arguments:
+        conv: the kind in place of every spatial convolution; None for the published network.
+        stem: the kind in the stem, which stays dense unless this is given.
+        num_classes: 0 for pooled features.
+    """
+
+    conv: Kind | None = None
+    stem: Kind | None = None
+    num_classes: int = 1000
+    in_channels: int = 3
+
+
 class Maker:
     """Makes one network's layers: convolutions of the asked kind, batch norms with the family's numbers.
 
     Arguments:
-        conv: the kind asked for in place of every spatial convolution; None for the published network.
-        stem: the kind asked for in the stem, which stays dense unless this is given.
+        asked: the kinds that are to stand in it.
         published: the kind that the paper has; it also stands where the asked one is not legal.
         eps, momentum: of the batch norms.
         act: the activation.
@@ -46,8 +62,7 @@ class Maker:
 
     def __init__(
         self,
-        conv: Kind | None = None,
-        stem: Kind | None = None,
+        asked: Asked = Asked(),
         *,
         published: Kind = Normal(),
         eps: float = 1e-5,
@@ -56,7 +71,7 @@ class Maker:
         norm: bool = True,
         bias: bool = False,
     ) -> None:
-        self.asked, self.asked_stem, self.published = conv, stem, published
+        self.asked, self.published = asked, published
         self.eps, self.momentum, self.act = eps, momentum, act
         self.normed, self.bias = norm, bias
         self.kept: dict[nn.Module, str] = {}
@@ -81,7 +96,7 @@ class Maker:
         place = conv(c=c, m=m, k=k, stride=stride, padding=padding, bias=bias)
         if place.k == (1, 1):
             return place.build()
-        published, asked = (Normal(), self.asked_stem) if stem else (self.published, self.asked)
+        published, asked = (Normal(), self.asked.stem) if stem else (self.published, self.asked.conv)
         reason = asked.why_not(place) if asked else None
         if asked and reason is None:
             self.placed += 1
@@ -115,10 +130,11 @@ class Maker:
         This is MobileNet's separable convolution; Xception's, with nothing between, is `kinds.Separable`.
         """
         place = conv(c=c, m=m, k=3, stride=stride)
-        reason = self.asked.why_not(place) if self.asked else None
-        if self.asked and reason is None:
+        asked = self.asked.conv
+        reason = asked.why_not(place) if asked else None
+        if asked and reason is None:
             self.placed += 1
-            return self._unit(self.asked.build(place), m, act)
+            return self._unit(asked.build(place), m, act)
         depthwise = Depthwise().build(conv(c=c, m=c, k=3, stride=stride))
         if reason is not None:
             self.kept[depthwise] = reason

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..kinds import Depthwise, Kind
+from ..kinds import Depthwise
 from .backbone import Backbone, Family
 from .head import Head
-from .layers import Act, Maker, Residual, chain, eights
+from .layers import Act, Asked, Maker, Residual, chain, eights
 from .stages import Stages
 
 # v1, table 1: (channels out, stride) of each separable convolution
@@ -36,62 +36,52 @@ V3_SMALL = (
 
 
 def mobilenet_v1(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     width: float = 1.0,
 ) -> Backbone:
     """Thirteen separable convolutions, each with batch norm and ReLU6 after both of its parts.
 
     Arguments:
-        conv: the kind in the place of each separable convolution; `Normal()` is the paper's table 4.
-        stem: the kind of the convolution in front.
+        asked: `conv` stands in the place of each separable convolution (`Normal()` is the paper's table 4), `stem`
+            for the convolution in front.
         width: times every number of channels.
     """
-    maker, c = Maker(conv, stem, act=nn.ReLU6), eights(32 * width)
-    stages = Stages(chain(conv1=maker.unit(in_channels, c, 3, 2, stem=True)), c, (2,))
+    maker, c = Maker(asked, act=nn.ReLU6), eights(32 * width)
+    stages = Stages(chain(conv1=maker.unit(asked.in_channels, c, 3, 2, stem=True)), c, (2,))
     for channels, stride in V1:
         m = eights(channels * width)
         stages.add(maker.separable(stages.c, m, stride), m, stride)
-    head = Head(stages.c, num_classes)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(stages.c, asked.num_classes)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def mobilenet_v2(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     width: float = 1.0,
 ) -> Backbone:
     """Inverted residuals: 1×1 to many channels, depthwise, 1×1 back to few, with no activation after it.
 
     Arguments:
-        conv: the kind in the place of each depthwise convolution.
-        stem: the kind of the convolution in front.
+        asked: `conv` stands in the place of each depthwise convolution, `stem` for the convolution in front.
         width: times every number of channels.
     """
-    maker, c = Maker(conv, stem, published=Depthwise(), act=nn.ReLU6), eights(32 * width)
-    stages = Stages(chain(conv1=maker.unit(in_channels, c, 3, 2, stem=True)), c, (2,))
+    maker, c = Maker(asked, published=Depthwise(), act=nn.ReLU6), eights(32 * width)
+    stages = Stages(chain(conv1=maker.unit(asked.in_channels, c, 3, 2, stem=True)), c, (2,))
     for expansion, channels, blocks, first in V2:
         m = eights(channels * width)
         for stride in (first, *(blocks - 1) * (1,)):
             stages.add(_inverted(maker, stages.c, expansion * stages.c, m, 3, stride), m, stride)
     last = max(1280, eights(1280 * width))  # section 4.2: never narrower
     stages.add(maker.unit(stages.c, last), last)
-    head = Head(last, num_classes, dropout=0.2)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(last, asked.num_classes, dropout=0.2)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def mobilenet_v3(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     large: bool = True,
     width: float = 1.0,
     eps: float = 1e-3,
@@ -99,14 +89,13 @@ def mobilenet_v3(
     """Found by search: squeeze-and-excite in some blocks, h-swish in the later ones.
 
     Arguments:
-        conv: the kind in the place of each depthwise convolution.
-        stem: the kind of the convolution in front.
+        asked: `conv` stands in the place of each depthwise convolution, `stem` for the convolution in front.
         large: the larger of the two networks.
         width: times every number of channels.
         eps: of the batch norms; the authors' and torchvision's 1e-3, or timm's 1e-5.
     """
-    maker, c = Maker(conv, stem, published=Depthwise(), eps=eps, momentum=0.01), eights(16 * width)
-    first = maker.unit(in_channels, c, 3, 2, act=nn.Hardswish, stem=True)
+    maker, c = Maker(asked, published=Depthwise(), eps=eps, momentum=0.01), eights(16 * width)
+    first = maker.unit(asked.in_channels, c, 3, 2, act=nn.Hardswish, stem=True)
     stages = Stages(chain(conv1=first), c, (2,))
     for k, expanded, channels, squeeze, swish, stride in V3_LARGE if large else V3_SMALL:
         mid, m, act = eights(expanded * width), eights(channels * width), nn.Hardswish if swish else nn.ReLU
@@ -114,8 +103,8 @@ def mobilenet_v3(
     last, hidden = 6 * stages.c, 1280 if large else 1024
     stages.add(maker.unit(stages.c, last, act=nn.Hardswish), last)
     layers = (nn.Linear(last, hidden), nn.Hardswish())
-    head = Head(last, num_classes, hidden=layers, features=hidden, dropout=0.2)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(last, asked.num_classes, hidden=layers, features=hidden, dropout=0.2)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def _inverted(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..kinds import Grouped, Kind, Normal
+from ..kinds import Grouped, Normal
 from .backbone import Backbone, Family
 from .head import Head
-from .layers import Maker, Residual, Subsample, chain, eights
+from .layers import Asked, Maker, Residual, Subsample, chain, eights
 from .pools import MaxPool2d
 from .stages import Stages
 
@@ -19,11 +19,8 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def resnet(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     depth: int = 50,
     groups: int = 1,
     group_width: int = 64,
@@ -32,15 +29,14 @@ def resnet(
     """The networks for ImageNet; a bottleneck's stride is in its 3×3, as every published checkpoint has it.
 
     Arguments:
-        conv: the kind of every 3×3 convolution.
-        stem: the kind of the 7×7 in front.
+        asked: `conv` stands for every 3×3 convolution, `stem` for the 7×7 in front.
         depth: 18, 34 (two 3×3 a block), 50, 101 or 152 (bottlenecks).
         groups, group_width: ResNeXt's cardinality and its channels a group in the first stage.
         width: times every number of channels.
     """
-    maker = Maker(conv, stem, published=Grouped(groups) if groups > 1 else Normal())
+    maker = Maker(asked, published=Grouped(groups) if groups > 1 else Normal())
     first = eights(64 * width)
-    conv1 = maker.unit(in_channels, first, 7, 2, stem=True)
+    conv1 = maker.unit(asked.in_channels, first, 7, 2, stem=True)
     stages = Stages(chain(conv1=conv1, pool=MaxPool2d(3, 2, padding=1)), first, (2, 2))
     for stage, count in enumerate(BLOCKS[depth]):
         inner = first * 2**stage  # of a bottleneck; it gives four times as many
@@ -54,16 +50,13 @@ def resnet(
             )
             shortcut = maker.unit(c, m, 1, stride, act=False) if c != m or stride > 1 else None
             stages.add(Residual(branch, shortcut, maker.act()), m, stride)
-    head = Head(stages.c, num_classes)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(stages.c, asked.num_classes)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def cifar_resnet(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 10,
-    in_channels: int = 3,
     depth: int = 20,
 ) -> Backbone:
     """The networks of section 4.2, for 32×32 images: 6n + 2 layers, widths 16, 32 and 64.
@@ -71,19 +64,18 @@ def cifar_resnet(
     Shortcuts have no parameters (option A): pixels are skipped, missing channels are zeros.
 
     Arguments:
-        conv: the kind of every 3×3 convolution after the first.
-        stem: the kind of the first.
+        asked: `conv` stands for every 3×3 convolution after the first, `stem` for the first.
         depth: 6n + 2.
     """
-    maker = Maker(conv, stem)
-    stages = Stages(chain(conv1=maker.unit(in_channels, 16, 3, stem=True)), 16, (1,))
+    maker = Maker(asked)
+    stages = Stages(chain(conv1=maker.unit(asked.in_channels, 16, 3, stem=True)), 16, (1,))
     for m in (16, 32, 64):
         for _ in range((depth - 2) // 6):
             c, stride = stages.c, m // stages.c  # twice the channels on half the pixels
             shortcut = Subsample(stride, m - c) if stride > 1 else None
             stages.add(Residual(_two(maker, c, m, stride), shortcut, maker.act()), m, stride)
-    head = Head(stages.c, num_classes)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(stages.c, asked.num_classes)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def _two(maker: Maker, c: int, m: int, stride: int) -> nn.Module:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..kinds import Depthwise, Kind
+from ..kinds import Depthwise
 from ..nn import ChannelShuffle
 from .backbone import Backbone, Family
 from .branches import Concat
 from .head import Head
-from .layers import Maker, Residual, chain
+from .layers import Asked, Maker, Residual, chain
 from .pools import AvgPool2d, MaxPool2d
 from .stages import Stages
 
@@ -20,60 +20,52 @@ BLOCKS = (4, 8, 4)
 
 
 def shufflenet_v1(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     groups: int = 3,
 ) -> Backbone:
     """Bottlenecks of grouped 1×1 convolutions with a channel shuffle between.
 
     Arguments:
-        conv: the kind in the place of each depthwise convolution.
-        stem: the kind of the convolution in front.
+        asked: `conv` stands in the place of each depthwise convolution, `stem` for the convolution in front.
         groups: of the 1×1 convolutions: 3 or 8.
     """
-    maker = Maker(conv, stem, published=Depthwise())
-    stages = _stem(maker, in_channels)
+    maker = Maker(asked, published=Depthwise())
+    stages = _stem(maker)
     for stage in range(3):
         m = V1[groups] * 2**stage
         for i in range(BLOCKS[stage]):
             stride = 2 if i == 0 else 1
             stages.add(_v1(maker, stages.c, m, stride, groups, first=stage == i == 0), m, stride)
-    head = Head(stages.c, num_classes)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(stages.c, asked.num_classes)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
 def shufflenet_v2(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     width: float = 1.0,
 ) -> Backbone:
     """Half of the channels pass by untouched, the other half goes through the branch; then they are shuffled.
 
     Arguments:
-        conv: the kind in the place of each depthwise convolution.
-        stem: the kind of the convolution in front.
+        asked: `conv` stands in the place of each depthwise convolution, `stem` for the convolution in front.
         width: 0.5 or 1.0.
     """
-    maker = Maker(conv, stem, published=Depthwise())
-    stages = _stem(maker, in_channels)
+    maker = Maker(asked, published=Depthwise())
+    stages = _stem(maker)
     *widths, last = V2[width]
     for m, blocks in zip(widths, BLOCKS):
         for i in range(blocks):
             stride = 2 if i == 0 else 1
             stages.add(_v2(maker, stages.c, m, stride), m, stride)
     stages.add(maker.unit(stages.c, last), last)
-    head = Head(last, num_classes)
-    return Backbone(stages.flows, head, stages.taps, in_channels=in_channels, maker=maker)
+    head = Head(last, asked.num_classes)
+    return Backbone(stages.flows, head, stages.taps, maker=maker)
 
 
-def _stem(maker: Maker, in_channels: int) -> Stages:
-    conv1 = maker.unit(in_channels, 24, 3, 2, stem=True)
+def _stem(maker: Maker) -> Stages:
+    conv1 = maker.unit(maker.asked.in_channels, 24, 3, 2, stem=True)
     return Stages(chain(conv1=conv1, pool=MaxPool2d(3, 2, padding=1)), 24, (2, 2))
 
 

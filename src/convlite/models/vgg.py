@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..kinds import Kind
 from .backbone import Backbone, Family
 from .head import Head, fully_connected
-from .layers import Maker, chain, eights
+from .layers import Asked, Maker, chain, eights
 from .pools import MaxPool2d
 
 CONVOLUTIONS = {  # in each stage, between two pools (table 1: A, B, D, E)
@@ -22,11 +21,8 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 def vgg(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     depth: int = 16,
     norm: bool = False,
     hidden: Sequence[int] = (4096, 4096),
@@ -35,14 +31,13 @@ def vgg(
     """Stages of 3×3 convolutions, each closed by a 2×2 pool.
 
     Arguments:
-        conv: the kind of every convolution but the first.
-        stem: the kind of the first.
+        asked: `conv` stands for every convolution but the first, `stem` for the first.
         depth: layers with weights: 11, 13, 16 or 19.
         norm: batch norms after the convolutions, which the paper does not have.
         hidden: sizes of the fully connected layers.
         width: times every number of channels.
     """
-    maker, c = Maker(conv, stem, norm=norm, bias=True), in_channels
+    maker, c = Maker(asked, norm=norm, bias=True), asked.in_channels
     flows, taps = {}, {}
     for stage, (count, channels) in enumerate(zip(CONVOLUTIONS[depth], WIDTHS), 1):
         m = eights(channels * width)
@@ -56,9 +51,14 @@ def vgg(
     pixels = 7 if hidden else 1
     layers = fully_connected(c * pixels**2, hidden, dropout=0.5)
     head = Head(
-        c, num_classes, pool=nn.AdaptiveAvgPool2d(pixels), hidden=layers, features=(c, *hidden)[-1], dropout=0.5
+        c,
+        asked.num_classes,
+        pool=nn.AdaptiveAvgPool2d(pixels),
+        hidden=layers,
+        features=(c, *hidden)[-1],
+        dropout=0.5,
     )
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=32)
+    return Backbone(flows, head, taps, maker=maker, smallest=32)
 
 
 PAPER = "Simonyan and Zisserman 2014, arXiv 1409.1556"

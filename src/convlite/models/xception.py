@@ -15,11 +15,11 @@ from typing import Literal
 from torch import nn
 
 from ..errors import InputError
-from ..kinds import Kind, Separable
+from ..kinds import Separable
 from ..nn import Between, Order
 from .backbone import Backbone, Family
 from .head import Head, fully_connected
-from .layers import Maker, Residual, chain, eights
+from .layers import Asked, Maker, Residual, chain, eights
 from .pools import MaxPool2d, SameMaxPool2d
 
 Mode = Literal["timm", "keras"]
@@ -53,11 +53,8 @@ SMALL = Shape(
 
 
 def xception(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     residual: bool = True,
     order: Order | None = None,
     between: Between = None,
@@ -69,8 +66,8 @@ def xception(
     """The published network for 299×299 images.
 
     Arguments:
-        conv: the kind of every convolution after the stem; `Separable()`. `Normal()` gives the dense twin.
-        stem: the kind of the two convolutions in front; dense.
+        asked: `conv` stands for every convolution after the stem, `Separable()` as published (`Normal()` gives the
+            dense twin), `stem` for the two convolutions in front.
         residual: whether connections run around the modules (figure 9 of the paper: they are essential).
         order: "depthwise_first" (published) or "pointwise_first", of the separable convolutions.
         between: what stands between depthwise and pointwise; nothing (figure 10: better than ReLU and ELU).
@@ -80,16 +77,13 @@ def xception(
         mode: whose numbers: "timm" (batch norm eps 1e-5, symmetric pool padding), or "keras" (eps 1e-3, SAME
             pool padding, momentum 0.01), in which checkpoints published for Keras give their own outputs.
     """
-    maker = _maker(conv, stem, order, between, mode)
-    return _network(maker, PUBLISHED.wider(width), num_classes, in_channels, residual, hidden, depth, mode)
+    maker = _maker(asked, order, between, mode)
+    return _network(maker, PUBLISHED.wider(width), residual, hidden, depth, mode)
 
 
 def xception_small(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 10,
-    in_channels: int = 3,
     residual: bool = True,
     order: Order | None = None,
     between: Between = None,
@@ -99,25 +93,23 @@ def xception_small(
     mode: Mode = "timm",
 ) -> Backbone:
     """The same structure, narrow and with fewer strides, for images of 32 to 96 pixels; see `xception`."""
-    maker = _maker(conv, stem, order, between, mode)
-    return _network(maker, SMALL.wider(width), num_classes, in_channels, residual, hidden, depth, mode)
+    maker = _maker(asked, order, between, mode)
+    return _network(maker, SMALL.wider(width), residual, hidden, depth, mode)
 
 
-def _maker(conv: Kind | None, stem: Kind | None, order: Order | None, between: Between, mode: Mode) -> Maker:
-    if conv is not None and (order is not None or between is not None):
-        raise InputError(f"order and between belong to the kind itself: give them inside conv={conv}.")
+def _maker(asked: Asked, order: Order | None, between: Between, mode: Mode) -> Maker:
+    if asked.conv is not None and (order is not None or between is not None):
+        raise InputError(f"order and between belong to the kind itself: give them inside conv={asked.conv}.")
     if mode not in ("timm", "keras"):
         raise InputError(f"mode must be 'timm' or 'keras', given {mode!r}.")
     published = Separable(order=order or "depthwise_first", between=between)
     eps, momentum = (1e-5, 0.1) if mode == "timm" else (1e-3, 0.01)
-    return Maker(conv, stem, published=published, eps=eps, momentum=momentum)
+    return Maker(asked, published=published, eps=eps, momentum=momentum)
 
 
 def _network(
     maker: Maker,
     shape: Shape,
-    num_classes: int,
-    in_channels: int,
     residual: bool,
     hidden: Sequence[int],
     depth: int,
@@ -132,7 +124,7 @@ def _network(
     (a, b), (c, d, e), (f, g, h) = shape.stem, shape.entry, shape.exit
     pad = shape.stem_padding
     entry = chain(
-        conv1=maker.unit(in_channels, a, 3, shape.stem_stride, pad, stem=True),
+        conv1=maker.unit(maker.asked.in_channels, a, 3, shape.stem_stride, pad, stem=True),
         conv2=maker.unit(a, b, 3, padding=pad, stem=True),
         block1=block(b, (c, c), shape.entry_strides[0], first=True),
         block2=block(c, (d, d), shape.entry_strides[1]),
@@ -149,9 +141,9 @@ def _network(
     strides = accumulate((shape.stem_stride, *shape.entry_strides, 2), mul)
     deepest = dict(zip(strides, ends))  # where several maps have the same stride, the last
     taps = {path: (channels, stride) for stride, (path, channels) in deepest.items()}
-    head = Head(h, num_classes, hidden=fully_connected(h, hidden), features=(h, *hidden)[-1])
+    head = Head(h, maker.asked.num_classes, hidden=fully_connected(h, hidden), features=(h, *hidden)[-1])
     flows = {"entry": entry, "middle": middle, "exit": exit}
-    return Backbone(flows, head, taps, in_channels=in_channels, maker=maker, smallest=shape.smallest)
+    return Backbone(flows, head, taps, maker=maker, smallest=shape.smallest)
 
 
 def _block(

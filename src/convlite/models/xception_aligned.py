@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..kinds import Kind, Separable
+from ..kinds import Separable
 from .backbone import Backbone, Family
 from .head import Head
-from .layers import Maker, Residual, chain, eights
+from .layers import Asked, Maker, Residual, chain, eights
 
 Widths = tuple[int, int, int]
 ENTRY = {  # (channels, stride) of each block
@@ -23,11 +23,8 @@ MIDDLE = {41: 8, 65: 16, 71: 16}
 
 
 def xception_aligned(
+    asked: Asked,
     *,
-    conv: Kind | None = None,
-    stem: Kind | None = None,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     depth: int = 65,
     preact: bool = False,
     eps: float = 1e-3,
@@ -37,20 +34,20 @@ def xception_aligned(
     """Three separable convolutions in every block, the last of them strided.
 
     Arguments:
-        conv: the kind in the place of each separable convolution, batch norm and activation between included.
-        stem: the kind of the two convolutions in front.
+        asked: `conv` stands in the place of each separable convolution, batch norm and activation between included,
+            `stem` for the two convolutions in front.
         depth: 41, 65 or 71.
         preact: batch norm and activation before each convolution, nothing inside it (timm's variants).
         eps: of the batch norms.
         middle: blocks in the middle flow; 8 or 16, as published, where left out.
         width: times every number of channels.
     """
-    maker = Maker(conv, stem, published=Separable(), eps=eps)
+    maker = Maker(asked, published=Separable(), eps=eps)
     build = _preact if preact else _block
     a, c = eights(32 * width), eights(64 * width)
     conv2 = maker.conv(a, c, 3, stem=True) if preact else maker.unit(a, c, 3, stem=True)
     flows = {
-        "entry": chain(conv1=maker.unit(in_channels, a, 3, 2, stem=True), conv2=conv2),
+        "entry": chain(conv1=maker.unit(asked.in_channels, a, 3, 2, stem=True), conv2=conv2),
         "middle": nn.Sequential(),
         "exit": nn.Sequential(),
     }
@@ -71,7 +68,7 @@ def xception_aligned(
     flows["exit"].add_module("last", _last(maker, c, last, preact))
     ends[total] = ("exit.last", last[-1])
     taps = {path: (channels, stride) for stride, (path, channels) in ends.items()}
-    return Backbone(flows, Head(last[-1], num_classes), taps, in_channels=in_channels, maker=maker)
+    return Backbone(flows, Head(last[-1], asked.num_classes), taps, maker=maker)
 
 
 def _scaled(widths: Widths, by: float) -> Widths:
