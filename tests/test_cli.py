@@ -4,15 +4,19 @@ import json
 import sys
 from types import SimpleNamespace
 
+import peers
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import convlite.models
 from convlite.cli import main
+from convlite.data.pictures import read as read_picture
 from convlite.kinds import Normal, Separable
 from convlite.models.saved import load, save
+from convlite.preprocess import Preprocess
 
 TINY = """
 from torch import nn
@@ -217,6 +221,66 @@ def test_predict(ask, read, run, pictures):
         assert {name for name, _ in one["classes"]} == {"dark", "light"}
         assert sum(share for _, share in one["classes"]) == pytest.approx(1)
     assert "probability" in read("predict", run, pictures / "dark" / "0.png")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of published weights, with its own preprocessing beside it, as the hub has them."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("hub")
+    state = {k: v for k, v in convlite.create("resnet18").state_dict().items() if "num_batches" not in k}
+    names = [name for name, _ in peers.tensors(peers.timm("resnet18"))]
+    save_file(
+        {name: value.contiguous() for name, value in zip(names, state.values())}, folder / "model.safetensors"
+    )
+    said = {"input_size": [3, 40, 40], "crop_pct": 0.8, "mean": [0.4] * 3, "std": [0.3] * 3}
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": said | {"interpolation": "bicubic"}}))
+    return folder / "model.safetensors"
+
+
+def test_published_weights_are_used_as_they_want_their_pictures(ask, weights, pictures, tmp_path):
+    how = Preprocess((40, 40), (0.4,) * 3, (0.3,) * 3, 0.8, "bicubic")
+    net = convlite.create("resnet18", pretrained=weights).eval()
+    assert net.loaded.preprocess == how
+    file = pictures / "dark" / "0.png"
+    (said,) = ask("predict", "resnet18", file, "--pretrained", weights, "--top", 1)["predictions"]
+    with torch.no_grad():
+        expected = net(how.normalise(read_picture(file, how)[None])).softmax(1)[0]
+    (name, share), *_ = said["classes"]
+    assert name == f"class {expected.argmax()}" and share == pytest.approx(float(expected.max()), rel=1e-3)
+    (tmp_path / "names.txt").write_text("\n".join(f"thing {i}" for i in range(1000)))
+    (said,) = ask("predict", "resnet18", file, "--pretrained", weights, "--classes", tmp_path / "names.txt")[
+        "predictions"
+    ]
+    assert said["classes"][0][0] == f"thing {expected.argmax()}"
+
+
+def test_training_begins_from_published_weights(ask, weights, pictures, tmp_path):
+    arguments = ["--data", pictures, "--epochs", 2, "--pretrained", weights, "--out", tmp_path / "a"]
+    ask("train", "--model", "resnet18", *arguments)
+    about = json.loads((tmp_path / "a" / "config.json").read_text())["about"]
+    assert about["preprocess"]["size"] == [40, 40] and about["preprocess"]["crop"] == 0.8
+    first = next(load(tmp_path / "a").parameters())
+    start = next(convlite.create("resnet18", pretrained=weights).parameters())
+    assert 0 < (first - start).norm() < 0.5 * start.norm()  # a step away from where it began
+
+
+def test_options_of_a_family_can_be_set(ask, pictures, tmp_path):
+    arguments = [
+        "--data",
+        pictures,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "a",
+        "--set",
+        "depth=1",
+        "--set",
+        "width=0.5",
+    ]
+    ask("train", "--model", "xception_small", *arguments)
+    made = json.loads((tmp_path / "a" / "config.json").read_text())["create"]["arguments"]
+    assert (made["depth"], made["width"]) == (1, 0.5)
 
 
 def test_corrupt_pictures_are_left_out_only_when_told_so(ask, run, tmp_path):
