@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError, nearest
 from ..kinds import Kind, from_dict
 from . import (
+    deeplab,
     inception_v1,
     inception_v2,
     inception_v3,
@@ -55,7 +56,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 # What `create` sets on the finished network, whatever its family.
-_COMMON = ("features_only", "output_stride", "dropout", "drop_path", "checkpointing", "pretrained")
+_COMMON = ("features_only", "output_stride", "head", "dropout", "drop_path", "checkpointing", "pretrained")
+
+
+HEADS = ("deeplabv3plus",)
 
 
 def names() -> list[str]:
@@ -83,6 +87,7 @@ def create(
     in_channels: int = 3,
     features_only: bool = False,
     output_stride: int | None = None,
+    head: str | None = None,
     dropout: float | None = None,
     drop_path: float = 0.0,
     checkpointing: bool = False,
@@ -98,6 +103,7 @@ def create(
         num_classes: the paper's where left out; 0 gives pooled features (N, C).
         features_only: give a list of maps, described by `net.channels` and `net.strides`, in place of logits.
         output_stride: 8, 16 or 32: dilate where the maps would become smaller than that part of the image.
+        head: "deeplabv3plus" labels every pixel, (N, classes, H, W), at output_stride 16 unless told.
         dropout: before the classifier; the paper's where left out.
         drop_path: stochastic depth, rising to this rate at the last residual step.
         checkpointing: trade time for memory in training.
@@ -121,12 +127,20 @@ def create(
         own = {**family.numbers.get(checkpoint.layout, {}), **own}
         if "mode" in known:
             own.setdefault("mode", checkpoint.mode)
+    if head is not None and features_only:
+        raise InputError("features_only gives the maps that a head would read: ask for one of the two.")
+    if head not in (None, *HEADS):
+        raise InputError(f"There is no head {head!r}; {nearest(str(head), HEADS)}")
     classes = family.classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
     net = family.build(Asked(conv, stem, classes, in_channels), **family.fixed, **own)
+    if head is not None and output_stride is None:
+        output_stride = max(stride for stride in (1, *net.strides) if stride <= deeplab.OUTPUT_STRIDE)
     if output_stride is not None:
         dilate_(net, output_stride)
+    if head is not None:
+        deeplab.segment_(net, Asked(conv, stem, classes, in_channels))
     if dropout is not None:
         net.set_dropout_(dropout)
     if drop_path:
@@ -137,7 +151,7 @@ def create(
     arguments: dict[str, Any] = {
         "conv": conv, "stem": stem, "num_classes": classes, "in_channels": in_channels,
         "features_only": features_only, "output_stride": output_stride, "dropout": dropout,
-        "drop_path": drop_path, "checkpointing": checkpointing, **own,
+        "head": head, "drop_path": drop_path, "checkpointing": checkpointing, **own,
     }  # fmt: skip
     with suppress(InputError):  # code stands between two convolutions: a fine network, but no name makes it again
         written = {key: _written(value) for key, value in arguments.items()}

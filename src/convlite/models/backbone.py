@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, nearest
-from .head import Head, classifier
+from .head import Head
 from .layers import Maker, Residual, initialise_
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Backbone(nn.Module):
         checkpointing: in training, compute a step's inner activations twice, keep none (arXiv 1604.06174).
 
     `forward` gives (N, classes); (N, C) with `num_classes=0`; a list of maps when only features are asked
-    for; and in training mode, with auxiliary heads, the tuple (logits, auxiliary logits, ...).
+    for; (N, classes, H, W) with a head that labels pixels; and in training mode, with auxiliary heads, the
+    tuple (logits, auxiliary logits, ...).
     """
 
     _convlite: dict[str, Any]  # how `models.create` made this network; see there
@@ -74,13 +75,13 @@ class Backbone(nn.Module):
         super().__init__()
         for name, flow in flows.items():
             self.add_module(name, flow)
-        self.head: nn.Module = head
+        self.head: Any = head
         self.aux = nn.ModuleList((aux or {}).values())
         self.flows = tuple(flows)
         self.taps = dict(taps)
         self.in_channels, self.smallest = maker.asked.in_channels, smallest
         self.num_features = head.features
-        self.features_only = self.checkpointing = False
+        self.features_only = self.reads_maps = self.checkpointing = False
         self.kept = {path: maker.kept[m] for path, m in self.named_modules() if m in maker.kept}
         self.placed = maker.placed
         self._aux_after = tuple(aux or {})
@@ -105,19 +106,19 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Any:  # (N, C, H, W) -> (N, classes)
         self._check(x)
-        maps, aux = [], []
+        size, maps, aux = x.shape[2:], [], []
         for path, step in self.steps():
             if self.checkpointing and self.training:
                 x = checkpoint(step, x, use_reentrant=False)
             else:
                 x = step(x)
-            if self.features_only and path in self.taps:
+            if self.reads_maps and path in self.taps:
                 maps.append(x)
             if self.training and path in self._aux_after and not self.features_only:
                 aux.append(self.aux[self._aux_after.index(path)](x))
         if self.features_only:
             return maps
-        logits = self.head(x)
+        logits = self.head(maps, size) if self.reads_maps else self.head(x)
         return (logits, *aux) if aux else logits
 
     def _check(self, x: Tensor) -> None:
@@ -133,8 +134,12 @@ class Backbone(nn.Module):
 
     def only_features_(self) -> None:
         """From now on give the feature maps; the head goes."""
-        self.features_only = True
-        self.head, self.aux, self._aux_after = nn.Identity(), nn.ModuleList(), ()
+        self.use_head_(None)
+
+    def use_head_(self, head: nn.Module | None) -> None:
+        """Another head, which is given the feature maps and the image's size; None gives the maps themselves."""
+        self.features_only, self.reads_maps = head is None, True
+        self.head, self.aux, self._aux_after = head or nn.Identity(), nn.ModuleList(), ()
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh classifier for `num_classes`, in place; 0 for none. Auxiliary heads go.
@@ -142,13 +147,11 @@ class Backbone(nn.Module):
         Raises:
             InputError: the network gives features only, or the number is negative.
         """
-        if not isinstance(self.head, Head):
+        if self.features_only:
             raise InputError("A network made with features_only=True has no classifier: create it without.")
         if num_classes < 0:
             raise InputError(f"num_classes must be 0 or more, given {num_classes}.")
-        like = next(self.parameters())
-        fresh = classifier(self.num_features, num_classes, like.device, like.dtype)
-        self.head.classifier = fresh.train(self.training)
+        self.head.reset_(num_classes)
         self.aux, self._aux_after = nn.ModuleList(), ()
         if hasattr(self, "_convlite"):
             arguments = self._convlite["create"]["arguments"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -41,6 +42,11 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
         x = self.pool(x).flatten(1)  # (N, C) with global pooling
         return self.classifier(self.dropout(self.hidden(x)))
+
+    def reset_(self, num_classes: int) -> None:
+        """A fresh classifier; none for 0 classes."""
+        like = next(self.parameters(), torch.empty(0))
+        self.classifier = classifier(self.features, num_classes, like.device, like.dtype).train(self.training)
 
 
 def fully_connected(features: int, sizes: Sequence[int], dropout: float = 0.0) -> list[nn.Module]:

@@ -124,18 +124,18 @@ class Maker:
         """Convolution, batch norm and activation: the network's, or the one given, or none."""
         return self._unit(self.conv(c, m, k, stride, padding, stem=stem), m, act)
 
-    def separable(self, c: int, m: int, stride: int = 1, *, act: bool = True) -> nn.Sequential:
+    def separable(self, c: int, m: int, stride: int = 1, *, dilation: int = 1, act: bool = True) -> nn.Sequential:
         """Depthwise 3×3 and pointwise, each a unit of its own; or one unit of the asked kind in their place.
 
         This is MobileNet's separable convolution; Xception's, with nothing between, is `kinds.Separable`.
         """
-        place = conv(c=c, m=m, k=3, stride=stride)
+        place = conv(c=c, m=m, k=3, stride=stride, dilation=dilation)
         asked = self.asked.conv
         reason = asked.why_not(place) if asked else None
         if asked and reason is None:
             self.placed += 1
             return self._unit(asked.build(place), m, act)
-        depthwise = Depthwise().build(conv(c=c, m=c, k=3, stride=stride))
+        depthwise = Depthwise().build(conv(c=c, m=c, k=3, stride=stride, dilation=dilation))
         if reason is not None:
             self.kept[depthwise] = reason
         return chain(depthwise=self._unit(depthwise, c, act), pointwise=self.unit(c, m, act=act))
