@@ -12,13 +12,13 @@ from rich.console import RenderableType
 from torch import nn
 
 from . import data, models
-from .analyse import analyse
+from .analyse import analyse, examine, modules, summary
 from .analyse.latency import machine, measure_models
 from .data import Data
 from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
-from .report import tables
+from .report import costs, tables
 from .train import Score, evaluate, seed_everything, train
 
 NETWORK = "resnet20"
@@ -63,8 +63,9 @@ def demo(
     show(f"Held-out digits answered right: {dense.correct} of {dense.count}.")
 
     show("\n2. Where its cost lies")
-    table = analyse(net, digits.shape)
-    show(tables.costs(table, depth=1))
+    found = {**examine(net, digits.shape), "model": NETWORK}
+    show(costs.costs(found, modules(found, depth=1)))
+    show(costs.facts(summary(found)))
 
     show(f"\n3. Made light: {BUDGET.macs:.0%} of the MACs, {BUDGET.params:.0%} of the parameters, no labels")
     light = lighten(

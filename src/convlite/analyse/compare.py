@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Choice:
         promised: how many times fewer multiply-accumulates than the normal convolution.
         ms: measured here, by memory layout; empty where nothing was measured.
         speedup: how many times faster than the normal convolution in the same layout.
+        ratios: its params, macs and bytes over those of the normal convolution.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Choice:
     promised: float
     ms: dict[str, Timing]
     speedup: dict[str, float]
+    ratios: dict[str, float] = field(default_factory=dict)
 
     @property
     def note(self) -> str:
@@ -63,7 +65,9 @@ class Choice:
             "kind": self.kind,
             "formula": self.formula,
             **self.cost.to_dict(),
+            "bytes": self.cost.bytes,
             "promised": self.promised,
+            "ratios": self.ratios,
             "ms": {
                 layout: {
                     "median": t.median, "low": t.q1, "high": t.q3, "runs": t.runs, "speedup": self.speedup[layout],
@@ -169,8 +173,10 @@ def compare_in(
     rounds: int = 20,
     seconds: float | None = 20.0,
     threads: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Comparison:
-    """The same for a convolution that is given as a value; see `compare`."""
+    """The same for a convolution that is given as a value, on any device and in any number type; see `compare`."""
     wanted = candidates(dense, groups) if kinds is None else (Normal(), *(k for k in kinds if k != Normal()))
     costs: dict[Kind, Cost] = {}
     left_out: dict[str, str] = {}
@@ -187,8 +193,9 @@ def compare_in(
     times: dict[tuple[str, Kind], Timing] = {}
     if rounds:
         with using(threads):
-            here = machine()
-            times = _measured(dense, list(costs), batch, rounds, seconds)
+            here = machine(device, dtype)
+            x = torch.rand(batch, dense.c, dense.h, dense.w, device=device, dtype=dtype)  # (N, C, H, W)
+            times = _measured(dense, list(costs), x, rounds, seconds)
     normal = costs[Normal()]
     choices = tuple(
         Choice(
@@ -200,6 +207,7 @@ def compare_in(
             speedup={
                 layout: times[layout, Normal()].median / times[layout, kind].median for layout in LAYOUTS if times
             },
+            ratios={name: getattr(cost, name) / getattr(normal, name) for name in ("params", "macs", "bytes")},
         )
         for kind, cost in costs.items()
     )
@@ -207,17 +215,16 @@ def compare_in(
 
 
 def _measured(
-    dense: Conv, kinds: list[Kind], batch: int, rounds: int, seconds: float | None
+    dense: Conv, kinds: list[Kind], x: torch.Tensor, rounds: int, seconds: float | None
 ) -> dict[tuple[str, Kind], Timing]:
     """Milliseconds by (memory layout, kind); every run in the same interleaved rounds."""
-    x = torch.rand(batch, dense.c, dense.h, dense.w)  # (N, C, H, W)
     calls: dict[str, Callable[[], object]] = {}
     for kind in kinds:
-        module = kind.build(dense).eval()
+        module = kind.build(dense).to(x.device, x.dtype).eval()
         for layout, memory in LAYOUTS.items():
             calls[f"{layout} {kind}"] = _call(_laid_out(module, memory), x.contiguous(memory_format=memory))
     with torch.inference_mode():
-        found = measure(calls, rounds=rounds, seconds=seconds)
+        found = measure(calls, rounds=rounds, seconds=seconds, device=x.device)
     return {(layout, kind): found[f"{layout} {kind}"] for kind in kinds for layout in LAYOUTS}
 
 

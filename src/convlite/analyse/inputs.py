@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .trace import DataDependent
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -35,6 +38,73 @@ def on_meta(given: Any, dtype: torch.dtype) -> Inputs:
             f"of them; given {type(given).__name__}."
         )
     return (_one(given, dtype),), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One input as people write it.
+
+    Arguments:
+        name: of the argument; "" for a positional one.
+        shape: without the batch.
+        dtype: None for the model's own.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+
+def read_spec(text: str) -> Spec:
+    """An input from "3x224x224", "128:int64" or "image=3x224x224".
+
+    Raises:
+        InputError: it is not written so.
+    """
+    match = re.fullmatch(r"(?:([A-Za-z_]\w*)=)?(\d+(?:x\d+)*)(?::(\w+))?", text.replace("×", "x"), re.ASCII)
+    sizes = tuple(map(int, match[2].split("x"))) if match else ()
+    if match is None or min(sizes) < 1:
+        raise InputError(
+            "An input is written as its sizes without the batch, like 3x224x224, with a type as in 128:int64 and a "
+            f"name as in image=3x224x224, given {text!r}."
+        )
+    return Spec(match[1] or "", sizes, None if match[3] is None else dtype_of(match[3]))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The number type of that name.
+
+    Raises:
+        InputError: torch has none.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        known = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")
+        raise InputError(f"{name!r} is no number type; {nearest(name, known)}")
+    return found
+
+
+def filled(specs: Sequence[Spec], batch: int, dtype: torch.dtype) -> Any:
+    """Tensors for a forward: random numbers, and zeros where they are whole, which are an index everywhere.
+
+    Arguments:
+        batch: images at once.
+        dtype: of those that name none.
+
+    Raises:
+        InputError: some of several have a name and some don't.
+    """
+    tensors: list[Tensor] = []
+    for spec in specs:
+        kind = spec.dtype or dtype
+        make = torch.rand if kind.is_floating_point else torch.zeros
+        tensors.append(make(batch, *spec.shape, dtype=kind))
+    names = [spec.name for spec in specs]
+    if not any(names):
+        return tuple(tensors)
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"Either every input has a name of its own or none has, given {', '.join(names)}.")
+    return dict(zip(names, tensors))
 
 
 def described(inputs: Inputs) -> tuple[dict[str, Any], ...]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .borrow import untouched, unwrap
-from .inputs import is_shape
+from .inputs import failure, is_shape
 from .latency import Machine, Timing, evaluating, machine, timing
 
 
@@ -30,12 +30,14 @@ class LayerTimes:
         timed: the same with a clock around each module, run in turn with it.
         layers: each module's own milliseconds, without the modules inside it, by its path; over all its calls.
         machine: what it was measured on.
+        layout: how the weights of its convolutions lie in memory, "contiguous" or "channels_last".
     """
 
     bare: Timing
     timed: Timing
     layers: Mapping[str, Timing]
     machine: Machine
+    layout: str = "contiguous"
 
     @property
     def overhead(self) -> float:
@@ -61,6 +63,7 @@ class LayerTimes:
             "unattributed": self.unattributed,
             "layers": {path: one.to_dict() for path, one in self.layers.items()},
             "machine": self.machine.to_dict(),
+            "layout": self.layout,
         }
 
 
@@ -82,7 +85,7 @@ def time_layers(
         rounds, warmup, seconds, minimum: as in `latency.measure`.
 
     Raises:
-        InputError: fewer than one round.
+        InputError: fewer than one round, or the forward fails on such an input.
     """
     if rounds < 1:
         raise InputError(f"Timing needs a round at least, given {rounds}.")
@@ -103,7 +106,10 @@ def time_layers(
                 break
             found: dict[bool, tuple[float, dict[str, float]]] = {}
             for watching in (done % 2 == 0, done % 2 == 1):
-                found[watching] = _one_run(model, paths if watching else {}, clock, args, kwargs)
+                try:
+                    found[watching] = _one_run(model, paths if watching else {}, clock, args, kwargs)
+                except Exception as error:
+                    raise failure(model, (args, kwargs), None, error) from error
             if done >= 0:
                 bare.append(found[False][0])
                 timed.append(found[True][0])
@@ -114,6 +120,7 @@ def time_layers(
         timed=timing(timed),
         layers={path: timing(values) for path, values in layers.items()},
         machine=machine(weight.device, weight.dtype),
+        layout=_layout(model),
     )
 
 
@@ -188,6 +195,14 @@ class _GpuClock(_Clock):
 
     def wait(self) -> None:
         torch.cuda.synchronize()
+
+
+def _layout(model: nn.Module) -> str:
+    """A kernel of one pixel or for one channel lies alike in both."""
+    kernels = (p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p[0, 0].numel() > 1)
+    one = next(kernels, None)
+    last = one is not None and not one.is_contiguous() and one.is_contiguous(memory_format=torch.channels_last)
+    return "channels_last" if last else "contiguous"
 
 
 def _inputs(input: Any, weight: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,6 +7,7 @@ rate, since neither is always the faster; additions in the cache and in memory f
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..errors import InputError
 from ..files import read_json, write_json
 from .latency import Machine, machine, measure, using
 from .layers import LayerTimes
@@ -120,7 +122,8 @@ def peaks(
         if key in known and not again:
             return Peaks(**{**known[key], "machine": Machine(**known[key]["machine"])})
         found = _measured(dtype, torch.device(device), here)
-        write_json(file, known | {key: found.to_dict()})
+        with contextlib.suppress(InputError):  # where nothing can be kept, it is measured each time
+            write_json(file, known | {key: found.to_dict()})
         return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import InputError
 from ..kinds import Conv
 
 Shape = tuple[int, ...]
@@ -182,7 +183,32 @@ class Table:
             "idle": list(self.idle),
             "modules": dict(self.modules),
             "rows": [_plain(row) for row in self.rows],
+            "convs": {path: _use_to_dict(use) for path, use in self.convs.items()},
         }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Table:
+        """The table that `to_dict` was asked of; what else stands in `found` is left out.
+
+        Raises:
+            InputError: it is no such dictionary.
+        """
+        try:
+            return cls(
+                **{name: found[name] for name in ("model", "params", "frozen", "buffers", "macs", "other_ops")},
+                input=tuple(dict(one) for one in found["input"]),
+                rows=tuple(_row(one) for one in found["rows"]),
+                unknown=tuple(Unknown(**{**one, "paths": tuple(one["paths"])}) for one in found["unknown"]),
+                coverage=Coverage(**found["coverage"]),
+                modules=dict(found["modules"]),
+                idle=tuple(found["idle"]),
+                convs={path: _use(one) for path, one in found["convs"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"This is no report of what a model costs ({type(error).__name__}: {error}): "
+                "save one with convlite cost MODEL --json."
+            ) from error
 
     def to_html(self) -> str:
         """A page that needs nothing else; see `formats`."""
@@ -195,7 +221,33 @@ def _plain(row: Row) -> dict[str, Any]:
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     values["input_shape"], values["output_shape"] = list(row.input_shape), list(row.output_shape)
     values["conv"] = None if row.conv is None else conv_to_dict(row.conv)
-    return values
+    return {**values, "bytes": row.bytes, "intensity": row.intensity}
+
+
+def _row(found: Mapping[str, Any]) -> Row:
+    values = {field.name: found[field.name] for field in dataclasses.fields(Row)}
+    values["input_shape"], values["output_shape"] = tuple(found["input_shape"]), tuple(found["output_shape"])
+    values["conv"] = None if found["conv"] is None else _conv(found["conv"])
+    return Row(**values)
+
+
+def _use_to_dict(use: ConvUse) -> dict[str, Any]:
+    return {**dataclasses.asdict(use), "calls": [conv_to_dict(conv) for conv in use.calls]}
+
+
+def _use(found: Mapping[str, Any]) -> ConvUse:
+    return ConvUse(
+        names=tuple(found["names"]),
+        runs=found["runs"],
+        calls=tuple(_conv(one) for one in found["calls"]),
+        computed=found["computed"],
+        elsewhere=tuple(found["elsewhere"]),
+    )
+
+
+def _conv(found: Mapping[str, Any]) -> Conv:
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    return Conv(**values)
 
 
 def conv_to_dict(conv: Conv) -> dict[str, Any]:

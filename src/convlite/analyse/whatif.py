@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
 
 from ..kinds import Conv, Kind
 from .compare import Comparison, compare_in
@@ -67,30 +69,36 @@ def what_if(
     *,
     kinds: Sequence[Kind] | None = None,
     groups: int = 4,
+    top: int | None = None,
     rounds: int = 0,
     seconds: float | None = 2.0,
     threads: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    watch: Callable[[list[Conv]], Iterable[Conv]] = iter,
 ) -> dict[str, Comparison]:
     """Every legal kind in the place of each dense convolution that ran, by its path.
 
     Arguments:
         table: what `analyse` returned for the network.
         kinds, groups: as in `compare`.
+        top: only the so many layers with the most multiply-accumulates.
         rounds: timed rounds for each layer; 0 measures nothing. Equal layers are measured once.
         seconds: a budget for each of them.
-        threads: to measure on.
+        threads, device, dtype: to measure on and in.
+        watch: goes through the different layers in its own way, to show how far it is.
     """
-    found: dict[Conv, Comparison] = {}
-    places: dict[str, Comparison] = {}
-    for path, use in table.convs.items():
-        if use.calls and use.calls[0].groups == 1:
-            conv = use.calls[0]
-            if conv not in found:
-                found[conv] = compare_in(
-                    conv, kinds=kinds, groups=groups, rounds=rounds, seconds=seconds, threads=threads
-                )
-            places[path] = found[conv]
-    return places
+    uses = {path: use.calls[0] for path, use in table.convs.items() if use.calls and use.calls[0].groups == 1}
+    macs = {path: sum(conv.cost().macs for conv in table.convs[path].calls) for path in uses}
+    chosen = set(sorted(uses, key=lambda path: -macs[path])[:top])
+    found = {
+        conv: compare_in(
+            conv, kinds=kinds, groups=groups, rounds=rounds, seconds=seconds, threads=threads, device=device,
+            dtype=dtype,
+        )
+        for conv in watch(list(dict.fromkeys(conv for path, conv in uses.items() if path in chosen)))
+    }  # fmt: skip
+    return {path: found[conv] for path, conv in uses.items() if path in chosen}
 
 
 def _why_not(use: ConvUse, kind: Kind) -> str | None:

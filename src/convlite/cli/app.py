@@ -16,7 +16,7 @@ import typer
 
 from .. import __version__
 from ..errors import ConvliteError, InputError
-from . import look, work
+from . import cost, look, work
 
 INTERRUPTED = 130
 # Of all that typer raises for a wrong command line it exports one; their common base is the next above it.
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 for verb in (
     look.models,
-    look.cost,
+    cost.cost,
     look.compare,
     work.train,
     work.evaluate,

@@ -1,23 +1,19 @@
-"""The verbs that look: models, cost, compare."""
+"""The verbs that look: models, compare; cost has a file of its own."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from ..analyse import analyse
 from ..analyse.compare import compare as compared
 from ..data.progress import track
-from ..errors import InputError
 from ..kinds import parse
 from ..models import FAMILIES, create
-from ..report import tables
-from .model import find
-from .options import Conv, Input, Json, Like, Model, show, size_of
-
-BY = ("macs", "params", "bytes", "other_ops")
+from ..models.weightless import weightless
+from ..report import costs, tables
+from .options import Conv, Json, show
 
 
 def models(conv: Conv = None, as_json: Json = False) -> None:
@@ -28,7 +24,7 @@ def models(conv: Conv = None, as_json: Json = False) -> None:
     kind = None if conv is None else parse(conv)
     found: list[dict[str, Any]] = []
     for name, family in track(FAMILIES.items(), len(FAMILIES), "counting"):
-        with torch.device("meta"):  # no weights are needed, and some networks have many
+        with weightless():
             net = create(name, conv=kind)
         table = analyse(net, family.input)
         found.append(
@@ -44,41 +40,6 @@ def models(conv: Conv = None, as_json: Json = False) -> None:
             }
         )
     show({"models": found}, as_json, tables.models(found))
-
-
-def cost(
-    model: Model,
-    input: Input = None,
-    conv: Conv = None,
-    depth: Annotated[
-        int, typer.Option("--depth", metavar="N", min=0, help="Sum up modules down to this level.")
-    ] = 2,
-    layers: Annotated[bool, typer.Option("--layers", help="Show every layer, in the order they run.")] = False,
-    top: Annotated[
-        int | None, typer.Option("--top", metavar="N", min=1, help="Show the N most expensive layers.")
-    ] = None,
-    by: Annotated[str, typer.Option("--by", metavar="WHAT", help=f"What --top goes by: {', '.join(BY)}.")] = "macs",
-    like: Like = None,
-    as_json: Json = False,
-) -> None:
-    """Show where the parameters and multiply-accumulates (MACs) of a network are.
-
-    Example: convlite cost xception --top 10
-
-    Example: convlite cost xception --conv normal
-    """
-    if by not in BY:
-        raise InputError(f"--by takes {', '.join(BY)}, given {by!r}.")
-    size = size_of(input)
-    found = find(model, conv=conv, channels=size[0] if size else None, like=like)
-    table = analyse(found.net, found.size(size))
-    kept = dict(getattr(found.net, "kept", {}))
-    answer = table.to_dict() | {"model": model, "kept": kept}
-    if layers or top:
-        shown = tables.layers(table, table.top(top, by) if top else table.rows)
-    else:
-        shown = tables.costs(table, depth=depth)
-    show(answer, as_json, shown, *tables.kept(kept))
 
 
 def compare(
@@ -105,4 +66,4 @@ def compare(
     found = compared(
         channels_in, channels_out, kernel, size, stride=stride, groups=groups, batch=batch, rounds=rounds
     ).to_dict()
-    show(found, as_json, tables.comparison(found))
+    show(found, as_json, costs.comparison(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import json
@@ -18,6 +19,7 @@ from .. import kinds
 from ..errors import InputError, RunError, nearest
 from ..models import FAMILIES, Checkpoint, create, published
 from ..models.saved import load, read_config
+from ..models.weightless import weightless
 from ..preprocess import Preprocess
 from .options import Size
 
@@ -57,6 +59,7 @@ def find(
     channels: int | None = None,
     trained: bool = False,
     like: str | None = None,
+    weights: bool = True,
 ) -> Found:
     """The network that `model` names.
 
@@ -67,6 +70,7 @@ def find(
         classes, channels: of a fresh network of a family or of timm; as published where left out.
         trained: fetch published weights for timm's networks; the others have those they come with.
         like: the MODEL that a saved network of no family was lightened from.
+        weights: False where only shapes are needed: a family's network is then made without numbers.
 
     Raises:
         InputError: no such model, or an option that it can't take.
@@ -77,7 +81,8 @@ def find(
         kind = None if conv is None else kinds.parse(conv)
         size = (channels or FAMILIES[model].input[0], *FAMILIES[model].input[1:])
         own = dict(map(_setting, settings))
-        net = create(model, conv=kind, num_classes=classes, in_channels=size[0], pretrained=pretrained, **own)
+        with contextlib.nullcontext() if weights or pretrained else weightless():
+            net = create(model, conv=kind, num_classes=classes, in_channels=size[0], pretrained=pretrained, **own)
         if net.kept and not net.placed:
             raise InputError(f"{kind} can stand nowhere in {model}: {next(iter(net.kept.values()))}.")
         if pretrained is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,14 +117,26 @@ def device_of(name: str | None) -> torch.device:
 
 def show(answer: dict[str, Any], as_json: bool, *tables: RenderableType) -> None:
     """Print the answer on stdout: the JSON object alone, or the tables; a string is never broken or styled."""
+    if as_json:
+        say(json.dumps(answer, ensure_ascii=False) + "\n")
+        return
     console = Console(file=sys.stdout, highlight=False)
+    with _answering():
+        for table in tables:
+            plain = isinstance(table, str)  # commands and paths, to be copied
+            console.print(table, markup=not plain, soft_wrap=plain)
+
+
+def say(text: str) -> None:
+    """Print on stdout as it is."""
+    with _answering():
+        sys.stdout.write(text)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
     try:
-        if as_json:
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        else:
-            for table in tables:
-                plain = isinstance(table, str)  # commands and paths, to be copied
-                console.print(table, markup=not plain, soft_wrap=plain)
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise  # the reader has seen enough, which typer ends without a word
