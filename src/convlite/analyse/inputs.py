@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Spec:
     """One input as people write it.
 
     Arguments:
-        name: of the argument; "" for a positional one.
+        name: of the argument; "" for a positional one; batch.image for an entry of a dictionary.
         shape: without the batch.
         dtype: None for the model's own.
     """
@@ -61,7 +61,9 @@ def read_spec(text: str) -> Spec:
     Raises:
         InputError: it is not written so.
     """
-    match = re.fullmatch(r"(?:([A-Za-z_]\w*)=)?(\d+(?:x\d+)*)(?::(\w+))?", text.replace("×", "x"), re.ASCII)
+    match = re.fullmatch(
+        r"(?:([A-Za-z_]\w*(?:\.\w+)*)=)?(\d+(?:x\d+)*)(?::(\w+))?", text.replace("×", "x"), re.ASCII
+    )
     sizes = tuple(map(int, match[2].split("x"))) if match else ()
     if match is None or min(sizes) < 1:
         raise InputError(
@@ -103,19 +105,35 @@ def filled(specs: Sequence[Spec], batch: int, dtype: torch.dtype) -> Any:
     if not any(names):
         return tuple(tensors)
     if not all(names) or len(set(names)) < len(names):
-        raise InputError(f"Either every input has a name of its own or none has, given {', '.join(names)}.")
-    return dict(zip(names, tensors))
+        said = ", ".join(name or "one without" for name in names)
+        raise InputError(f"Either every input has a name of its own or none has, given {said}.")
+    found: dict[str, Any] = {}
+    for name, tensor in zip(names, tensors):
+        *outer, last = name.split(".")
+        inner = found
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[last] = tensor
+    return found
 
 
 def described(inputs: Inputs) -> tuple[dict[str, Any], ...]:
     """The tensors among the inputs as plain values: name, shape, dtype."""
     args, kwargs = inputs
-    found = [*((str(i), value) for i, value in enumerate(args)), *kwargs.items()]
     return tuple(
         {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-        for name, value in found
-        if isinstance(value, Tensor)
+        for name, value in (*_named(dict(enumerate(args))), *_named(kwargs))
     )
+
+
+def _named(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor, those in dictionaries by dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, (Mapping, list, tuple)):
+            inner = value if isinstance(value, Mapping) else dict(enumerate(value))
+            yield from _named(inner, f"{prefix}{name}.")
 
 
 def float_type(model: nn.Module) -> torch.dtype:
@@ -139,10 +157,12 @@ def failure(model: nn.Module, inputs: Inputs, where: str | None, error: BaseExce
         )
     reason = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {reason[0].rstrip('.')}" if reason else type(error).__name__
-    first = next((m for m in model.modules() if _takes(m)), None)
-    wants = _takes(module) or (_takes(first) if first is not None else None)
+    first = next((m for m in model.modules() if any(True for _ in m.parameters(recurse=False))), model)
+    wants = _takes(module) or _takes(first)
     who = "It" if _takes(module) else "The model's first layer"
     expected = f" {who} takes {wants}." if wants else ""
+    if isinstance(error, TypeError) and "argument" in said and not where:
+        expected = " Give it each of its inputs, in order or by name (convlite cost takes several --input)."
     return InputError(f"The forward of {place} failed on an input of {given} ({said}).{expected}")
 
 
@@ -177,6 +197,8 @@ def _takes(module: nn.Module) -> str | None:
         return f"(batch, {module.in_channels}, {rest})"
     if isinstance(module, nn.Linear):
         return f"(batch, ..., {module.in_features})"
+    if isinstance(module, nn.Embedding):
+        return "whole numbers, of a type like int64"
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return f"(batch, {module.num_features}, ...)"
     return None

@@ -214,6 +214,10 @@ def _inputs(input: Any, weight: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]
             return value.to(weight.device)
         if is_shape(value):
             return torch.rand(1, *value, dtype=dtype, device=weight.device)
+        if isinstance(value, Mapping):
+            return {name: filled(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [filled(one) for one in value]
         return value
 
     if isinstance(input, Mapping):

@@ -19,7 +19,8 @@ _FREE = """
 _MOVE = """
     Transpose Concat Split Slice Gather GatherElements GatherND Scatter ScatterElements ScatterND Pad Expand
     Tile Cast CastLike DepthToSpace SpaceToDepth ConstantOfShape Range OneHot EyeLike Trilu ReverseSequence
-    CenterCropPad Col2Im TensorScatter BitCast SplitToSequence SequenceAt SequenceConstruct SequenceInsert ConcatFromSequence
+    CenterCropPad Col2Im TensorScatter BitCast
+    SplitToSequence SequenceAt SequenceConstruct SequenceInsert ConcatFromSequence
 """
 _ELEMENTWISE = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil
@@ -55,7 +56,10 @@ def other_ops(op: str, shapes: Shapes, out: Shape, attributes: Attributes) -> in
 def needed(op: str, inputs: int) -> int:
     """Of how many of its inputs the shapes must be known."""
     if op in _MACS:
-        return min(inputs, {"Einsum": inputs, "QLinearConv": 4, "QLinearMatMul": 4, "Gemm": 1}.get(op, 3 if op in _THREE else 2))
+        return min(
+            inputs,
+            {"Einsum": inputs, "QLinearConv": 4, "QLinearMatMul": 4, "Gemm": 1}.get(op, 3 if op in _THREE else 2),
+        )
     return 0 if moves(op) else 1
 
 

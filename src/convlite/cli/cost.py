@@ -48,7 +48,7 @@ Inputs = Annotated[
         "--input",
         metavar="SIZES",
         help="Sizes without the batch, as 3x224x224; what the model was made for where left out. Once for each "
-        "input; 128:int64 has a type, image=3x224x224 a name.",
+        "input; 128:int64 has a type, image=3x224x224 a name, batch.image=3x224x224 is an entry of a dictionary.",
     ),
 ]
 FORMATS = {"csv": to_csv, "markdown": to_markdown, "html": to_html}
@@ -248,7 +248,7 @@ def _report(model: str, how: How) -> dict[str, Any]:
         raise InputError(f"{model} takes one image: give its size as --input 3x224x224.")
     net, kept = found.net, dict(getattr(found.net, "kept", {}))
     if how.dtype is not None:
-        net = net.to(dtype_of(how.dtype))
+        net = net.to(_floating(how.dtype))
     if how.measure:
         net = net.to(device_of(how.device))
         if how.layout is not None:
@@ -261,6 +261,13 @@ def _report(model: str, how: How) -> dict[str, Any]:
     return {**known, "model": model, "kept": kept}
 
 
+def _floating(name: str) -> torch.dtype:
+    found = dtype_of(name)
+    if not found.is_floating_point:
+        raise InputError(f"A network computes in floating point, as float32 or bfloat16, given --dtype {name}.")
+    return found
+
+
 def _instead(table: Table, top: int | None, how: How) -> list[dict[str, Any]]:
     """Every kind in the place of each layer, timed where that was asked for."""
     places = kinds_instead(
@@ -269,7 +276,7 @@ def _instead(table: Table, top: int | None, how: How) -> list[dict[str, Any]]:
         rounds=(how.rounds or 20) if how.measure else 0,
         threads=how.threads,
         device=device_of(how.device) if how.measure else "cpu",
-        dtype=torch.float32 if how.dtype is None else dtype_of(how.dtype),
+        dtype=torch.float32 if how.dtype is None else _floating(how.dtype),
         watch=lambda layers: track(layers, len(layers), "measuring"),
     )
     return alternatives(places)

@@ -91,23 +91,26 @@ def alternatives(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Every kind of convolution in the place of each layer: its share of what a normal one costs, its time."""
     if not found:
         return Text("There is no dense convolution to replace.")
-    layouts = found[0]["layouts"]
-    headers = (f">{name.replace('_', chr(10))} ms" for name in layouts)
-    table = plain_table("in the place of", ">params", ">MACs", ">bytes", *headers)
+    parts: list[RenderableType] = []
     for layer in found:
-        table.add_row(Text(_layer(layer), style="bold"))
+        conv, (first, *others) = layer["layer"], layer["paths"]
+        like = f" and {len(others)} like it" if others else ""
+        sizes = f": {_kernel(conv)}, {conv['c']} → {conv['m']} channels, {conv['h']}×{conv['w']}"
+        headers = (f">{name.replace('_', chr(10))} ms" for name in layer["layouts"])
+        table = plain_table("kind", ">params", ">MACs", ">bytes", *headers, "")
         for one in layer["kinds"]:
-            label = Text(f"  {one['kind']}").append(f"\n  {one['note']}" if one["note"] else "", style="dim")
             ratios = (percent(one["ratios"][name]) for name in ("params", "macs", "bytes"))
-            times_here = (
-                f"{ms['median']:.3g} ({times(ms['speedup'])})" for ms in (one["ms"][name] for name in layouts)
-            )
-            table.add_row(label, *ratios, *times_here)
-    lines = [Text("Shares of the normal convolution's.")]
-    if layouts:
-        lines = [Text("Shares of the normal convolution's; in brackets, how many times faster than it.")]
-        lines.append(_machine(found[0]["machine"]))
-    return Group(table, *lines)
+            here = (one["ms"][name] for name in layer["layouts"])
+            ms = (f"{each['median']:.3g} ({times(each['speedup'])})" for each in here)
+            table.add_row(one["kind"], *ratios, *ms, "not faster" if one["note"] else "")
+        parts += [Text(f"\n{first}{like}", style="bold").append(sizes, style="not bold"), table]
+    meaning = "Shares of the normal convolution's"
+    if found[0]["machine"]:
+        meaning += "; in brackets, how many times faster than it in the same memory layout"
+        parts += [Text(meaning + "."), _machine(found[0]["machine"])]
+    else:
+        parts.append(Text(meaning + "."))
+    return Group(*parts)
 
 
 def difference(found: Mapping[str, Any]) -> RenderableType:
@@ -116,14 +119,15 @@ def difference(found: Mapping[str, Any]) -> RenderableType:
     for name, (before, after) in found["totals"].items():
         both = (f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (before, after))
         totals.add_row(name.replace("_", " "), *both, f"{after / before - 1:+.1%}" if before else "")
-    changes = plain_table("module", "was", "is", ">params", "", ">MACs", "")
+    changes = plain_table("module", ">params", "", ">MACs", "")
     for one in found["changes"]:
         cells: list[str] = []
         for name in ("params", "macs"):
             before, after = one["figures"].get(name, (0, 0))
             cells += [short(before), f"→ {short(after)}"] if name in one["figures"] else ["", ""]
-        kinds = (one["before"] or "–", "" if one["after"] == one["before"] else one["after"] or "–")
-        changes.add_row(escape(one["path"] or "(model)"), *kinds, *cells)
+        classes = dict.fromkeys((one["before"] or "absent", one["after"] or "absent"))
+        label = Text(one["path"] or "(model)").append(f"\n  {' → '.join(classes)}", style="dim")
+        changes.add_row(label, *cells)
     same = Text(f"{count(found['same'], 'module')} the same.")
     return Group(totals, changes, same) if found["changes"] else Group(totals, same)
 
@@ -175,13 +179,6 @@ def _module(one: Mapping[str, Any], model: str) -> Text:
     level = one["depth"] - 1
     indent = "  " * level if level <= LEVELS else "  " * LEVELS + f"+{level - LEVELS} "
     return Text(indent + one["path"].rpartition(".")[2]).append(f"  {one['type']}", style="dim")
-
-
-def _layer(found: Mapping[str, Any]) -> str:
-    """ "stem.conv and 2 like it: 3×3 /2, 3 → 32 channels, 299×299"."""
-    conv, (first, *others) = found["layer"], found["paths"]
-    like = f" and {len(others)} like it" if others else ""
-    return f"{first}{like}: {_kernel(conv)}, {conv['c']} → {conv['m']} channels, {conv['h']}×{conv['w']}"
 
 
 def _operation(row: Mapping[str, Any]) -> str:
