@@ -44,14 +44,14 @@ def full():
     table, times = analyse(net, (3, 8, 8)), time_layers(net, (3, 8, 8), rounds=2, warmup=0)
     best = Peaks(1e12, 1e12, 1e12, 0, machine())
     memory = peak_memory(net, (3, 8, 8), training=False)
-    return report(table, memory=memory, times=times, roofs=roofline(table, times, best))
+    return report(table, memory=memory, times=times, best=best, roofs=roofline(table, times, best))
 
 
 def test_the_report_is_the_table_and_what_else_was_found(full):
     table = analyse(Odd(), (3, 8, 8))
     plain = report(table)
     assert plain == table.to_dict()
-    assert set(full) == {*plain, "memory", "times"}
+    assert set(full) == {*plain, "memory", "times", "peaks", "roofline"}
     assert json.loads(json.dumps(full)) == json.loads(json.dumps(full))
     of_model = [row for row in full["rows"] if row["path"] == "" and row["op"]]
     assert of_model[0]["ms"] == full["times"]["layers"][""]["median"]
@@ -78,7 +78,7 @@ def test_markdown_is_one_table_of_even_rows(full):
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     for said in (
         "# Odd",
-        "not counted: fft_r2c, 1 times",
+        "not counted: fft_r2c (1 times)",
         "never ran: idle",
         "peak memory of a forward",
         "measured on",
@@ -118,11 +118,34 @@ def test_the_difference_of_two_networks():
     assert found.totals["macs"] == (dense.macs, light.macs)
     assert found.totals["params"] == (dense.params, light.params)
     changed = {one.path for one in found.changes}
-    assert found.same + len(changed) == len(set(dense.modules) | set(light.modules))
     deltas = [one.figures.get("macs", (0, 0)) for one in found.changes]
     assert sum(b - a for a, b in deltas) == light.macs - dense.macs
-    assert any(one.before is None and one.after == "Conv2d" for one in found.changes)  # depthwise and pointwise
+    assert {(one.before, one.after) for one in found.changes} == {("Conv2d", "SeparableConv2d")}
+    within = {path for path in light.modules if any(path.startswith(f"{one}.") for one in changed)}
+    assert found.same + len(changed) + len(within) == len(set(dense.modules) | set(light.modules))
     json.dumps(found.to_dict())
+
+
+def test_the_largest_changes_come_first():
+    dense, light = (
+        analyse(cl.create("resnet20", conv=kind), (3, 32, 32)).to_dict()
+        for kind in (cl.kinds.Normal(), cl.kinds.Separable())
+    )
+    found = diff(dense, light)
+    sizes = [abs(b - a) for a, b in (one.figures["params"] for one in found.largest("params").changes)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(found.largest(None, 3).changes) == 3
+    assert found.largest(None) is found
+    with pytest.raises(InputError, match="sorted by params"):
+        found.largest("speed")
+
+
+def test_measured_totals_are_compared_where_both_have_them(full):
+    found = diff(full, full)
+    assert found.totals["ms"] == (full["times"]["bare"]["median"],) * 2
+    assert found.totals["peak_inference"][0] > 0
+    assert "peak_training" not in found.totals  # which was not asked for
+    assert "ms" not in diff(full, analyse(Odd(), (3, 8, 8)).to_dict()).totals
 
 
 def test_nothing_changed():

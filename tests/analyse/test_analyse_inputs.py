@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toys import TwoInputs
 
-from convlite.analyse import analyse
+from convlite.analyse import Spec, analyse, filled, read_spec
 from convlite.errors import InputError
 
 
@@ -121,3 +121,56 @@ def test_an_exception_that_the_model_catches_is_no_failure():
                 return self.good(x)
 
     assert analyse(Tries(), (3,)).macs == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("3x224x224", Spec("", (3, 224, 224), None)),
+        ("3×5", Spec("", (3, 5), None)),
+        ("128:int64", Spec("", (128,), torch.int64)),
+        ("image=3x5x5:float16", Spec("image", (3, 5, 5), torch.float16)),
+        ("batch.image=7", Spec("batch.image", (7,), None)),
+    ],
+)
+def test_inputs_as_people_write_them(text, spec):
+    assert read_spec(text) == spec
+
+
+@pytest.mark.parametrize("text", ["", "x", "3x", "3x0x5", "-3", "3.5", "image=", "=3", "3:", "a b=3", "٣"])
+def test_what_is_no_input_says_how_one_is_written(text):
+    with pytest.raises(InputError, match="written as its sizes"):
+        read_spec(text)
+
+
+def test_an_unknown_type_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean int64"):
+        read_spec("3:int46")
+
+
+def test_inputs_are_filled_in_order_or_by_name():
+    image, index = filled([read_spec("3x4x4"), read_spec("5:int64")], 2, torch.float64)
+    assert (image.shape, image.dtype) == ((2, 3, 4, 4), torch.float64)
+    assert (index.shape, index.dtype, index.any().item()) == ((2, 5), torch.int64, False)
+    nested = filled([read_spec("a.x=3"), read_spec("a.y=4"), read_spec("b=5")], 1, torch.float32)
+    assert {name: list(one) if name == "a" else one.shape for name, one in nested.items()} == {
+        "a": ["x", "y"],
+        "b": (1, 5),
+    }
+    for specs in (["3", "a=4"], ["a=3", "a=4"]):
+        with pytest.raises(InputError, match="has a name of its own"):
+            filled([read_spec(one) for one in specs], 1, torch.float32)
+
+
+def test_a_dictionary_inside_an_input_is_recorded_and_counted():
+    class Takes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, batch):
+            return self.conv(batch["image"])
+
+    table = analyse(Takes(), {"batch": {"image": (3, 5, 5)}})
+    assert table.macs == 300
+    assert [one["name"] for one in table.input] == ["batch.image"]

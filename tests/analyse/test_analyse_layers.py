@@ -81,7 +81,7 @@ def test_the_model_is_put_back_after_an_exception():
 def test_json_and_bad_input():
     found = time_layers(nn.Linear(3, 4), torch.rand(2, 3), rounds=1, warmup=0, seconds=0)
     again = json.loads(json.dumps(found.to_dict()))
-    assert set(again) == {"bare", "timed", "overhead", "unattributed", "layers", "machine"}
+    assert set(again) == {"bare", "timed", "overhead", "unattributed", "layers", "machine", "layout"}
     assert again["layers"][""]["runs"] == 1
     with pytest.raises(InputError, match="given 0"):
         time_layers(nn.Linear(3, 4), (3,), rounds=0)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from toys import toys
 
-from convlite.analyse import analyse
+from convlite.analyse import Table, analyse
+from convlite.errors import InputError
 
 
 @pytest.fixture
@@ -59,6 +60,22 @@ def test_tables_are_values(table):
         table.macs = 0
     assert copy.deepcopy(table) == table
     assert all(json.dumps(analyse(toy.net, toy.input).to_dict()) for toy in list(toys().values())[:8])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", list(toys()))
+def test_a_saved_table_is_read_back_as_it_was(name):
+    toy = toys()[name]
+    table = analyse(toy.net, toy.input)
+    assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+
+
+@pytest.mark.parametrize(
+    "spoil", [{"rows": 3}, {"convs": {"0": {}}}, {"coverage": {"calls": 1}}, {"modules": None}]
+)
+def test_a_spoilt_table_is_refused(table, spoil):
+    with pytest.raises(InputError, match="no report of what a model costs"):
+        Table.from_dict({**table.to_dict(), **spoil})
 
 
 def test_parameters_that_nothing_reads_have_a_row():

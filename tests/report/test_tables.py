@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 
 import convlite
 from convlite import Budget, kinds
-from convlite.analyse import analyse
+from convlite.analyse import alternatives, analyse, diff, examine, largest, modules, priced, summary, what_if
 from convlite.analyse.compare import compare
-from convlite.report import figures, tables
+from convlite.report import costs, figures, tables
 from convlite.runtime import Prediction
 from convlite.train import Epoch, History, Score
 
@@ -30,7 +31,7 @@ def printed(table, width=80):
 
 @pytest.fixture(scope="module")
 def xception():
-    return analyse(convlite.create("xception"), (3, 299, 299))
+    return {**analyse(convlite.create("xception"), (3, 299, 299)).to_dict(), "model": "xception"}
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +44,100 @@ def light():
 
 
 def test_costs(xception):
-    text = printed(tables.costs(xception))
-    assert "22,855,952 parameters, 8,357,403,496 MACs for an input of 1×3×299×299" in text
+    text = printed(costs.costs(xception, modules(xception, 2)))
     assert re.search(r"middle +Sequential +12\.9 M +4\.65 G +55\.6%", text)
-    assert len(printed(tables.costs(xception, depth=0)).splitlines()) < 8
-    assert len(printed(tables.costs(xception, depth=None)).splitlines()) > 200
+    assert len(printed(costs.costs(xception, modules(xception, 0))).splitlines()) < 8
+    assert len(printed(costs.costs(xception, modules(xception))).splitlines()) > 200
+    facts = printed(costs.facts(summary(xception)))
+    assert "22,855,952 parameters, 8,357,403,496 MACs for an input of 1×3×299×299" in facts
 
 
 def test_layers_show_kernels_strides_and_groups(xception):
-    text = printed(tables.layers(xception, xception.rows))
+    text = printed(costs.layers(xception))
     assert "depthwise" in text
     assert re.search(r"3×3 /2", text)
-    assert len(printed(tables.layers(xception, xception.top(4))).splitlines()) < 15
+    assert len(printed(costs.layers(largest(xception, None, 4))).splitlines()) < 15
+    assert "other_ops" in printed(costs.layers(largest(xception, "other_ops", 4), "other_ops"))
+
+
+class Deep(nn.Module):
+    """Forty levels, and a path that no column holds."""
+
+    def __init__(self):
+        super().__init__()
+        net = nn.Conv2d(3, 8, 3)
+        for i in range(40):
+            net = nn.Sequential(net, nn.Conv2d(8, 8, 1)) if i % 2 else nn.Sequential(net)
+        self.a_name_that_is_far_longer_than_it_should_be_and_than_any_column_is_wide = net
+
+    def forward(self, x):
+        return self.a_name_that_is_far_longer_than_it_should_be_and_than_any_column_is_wide(x)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_deep_networks_and_long_names_stay_readable(width):
+    found = examine(Deep(), (3, 6, 6), memory=True)
+    text = printed(costs.costs(found, modules(found)), width)
+    assert re.search(r"\+34 0  Conv2d +224", text)
+    assert max(len(line) - len(line.lstrip()) for line in text.splitlines() if line.strip()) < 20 + width // 4
+    flat = printed(costs.layers(largest(found, "bytes", 3), "bytes"), width)
+    assert len(flat.splitlines()) < (80 if width == 80 else 20)
+    printed(costs.facts(summary(found)), width)
+
+
+def test_what_was_measured_stands_beside_what_was_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, size in (("_MULTIPLIED", 32), ("_CONVOLVED", 4), ("_SMALL", 1 << 8), ("_LARGE", 1 << 10)):
+        monkeypatch.setattr(sys.modules["convlite.analyse.roofline"], name, size)
+    found = {**examine(convlite.create("resnet20"), (3, 32, 32), measure=True, rounds=1), "model": "resnet20"}
+    assert "of all ms" in printed(costs.costs(found, modules(found, 2)))
+    assert "of best" in printed(costs.layers(largest(found, "ms", 5), "ms"))
+    facts = " ".join(printed(costs.facts(summary(found))).split())
+    for said in ("unattributed: ", "measured on: ", "the best here: ", "contiguous"):
+        assert said in facts
+    if any(roof["fault"] for roof in found["roofline"]):
+        assert "a fault of the calibration" in facts
+
+
+def test_the_price_of_a_whole_network(xception):
+    found = analyse(convlite.create("resnet20"), (3, 32, 32))
+    text = printed(costs.price(priced(found, kinds.Separable()).to_dict()))
+    assert re.search(r"MACs +40,551,040 +6,026,880 +14\.9%", text)
+    assert "Replaced: 19 convolutions." in text
+    assert "it would save nothing there" in printed(costs.price(priced(found, kinds.Normal()).to_dict()))
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_alternatives(rounds):
+    net = nn.Sequential(*(nn.Conv2d(12, 12, 3, padding=1) for _ in range(3)), nn.Conv2d(12, 24, 3, stride=2))
+    found = alternatives(what_if(analyse(net, (12, 8, 8)), rounds=rounds))
+    assert [one["paths"] for one in found] == [["0", "1", "2"], ["3"]]
+    text = printed(costs.alternatives(found))
+    assert "0 and 2 like it: 3×3, 12 → 12 channels, 8×8" in text
+    assert "3: 3×3 /2, 12 → 24 channels, 8×8" in text
+    assert re.search(r"separable +2\d\.\d% +\d+\.\d%", text)
+    assert ("Measured on" in text) == bool(rounds)
+    printed(costs.alternatives([]))
+
+
+def test_a_kind_that_is_lighter_and_no_faster_is_flagged():
+    (one,) = alternatives(what_if(analyse(nn.Conv2d(8, 8, 3), (8, 8, 8)), rounds=1))
+    slow = one["kinds"][1]
+    assert "not faster" in printed(
+        costs.alternatives([{**one, "kinds": [{**slow, "note": "fewer MACs, not faster"}]}])
+    )
+    assert "not faster" not in printed(costs.alternatives([{**one, "kinds": [{**slow, "note": ""}]}]))
+
+
+def test_difference():
+    before, after = (
+        analyse(convlite.create("resnet20", conv=kind), (3, 32, 32)).to_dict()
+        for kind in (kinds.Normal(), kinds.Separable())
+    )
+    text = printed(costs.difference(diff(before, after).to_dict()))
+    assert re.search(r"macs +40,551,040 +6,392,448 +-84\.2%", text)
+    assert "Conv2d → SeparableConv2d" in text
+    assert "modules the same" in printed(costs.difference(diff(before, before).to_dict()))
 
 
 def test_what_was_not_counted_is_said():
@@ -62,13 +145,13 @@ def test_what_was_not_counted_is_said():
         def forward(self, x):
             return torch.linalg.svdvals(x)
 
-    assert "Not counted: " in printed(tables.costs(analyse(Odd(), (4, 4))))
+    assert any("not counted: " in line for line in summary(analyse(Odd(), (4, 4)).to_dict()))
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_comparison(rounds):
     found = compare(12, 12, 5, 6, rounds=rounds).to_dict()
-    text = printed(tables.comparison(found))
+    text = printed(costs.comparison(found))
     for kind in ("normal", "separable", "stacked", "shuffled(4)"):
         assert kind in text
     assert "K²·C·P + K²·P·Q" not in text
@@ -78,7 +161,7 @@ def test_comparison(rounds):
 
 
 def test_a_kind_that_can_t_stand_there_is_named_with_the_reason():
-    text = " ".join(printed(tables.comparison(compare(9, 10, 3, 6, rounds=0).to_dict())).split())
+    text = " ".join(printed(costs.comparison(compare(9, 10, 3, 6, rounds=0).to_dict())).split())
     assert "grouped(4): 4 groups don't divide 9 channels in and 10 out." in text
 
 

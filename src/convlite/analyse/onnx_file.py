@@ -260,9 +260,16 @@ class _Walk:
     def _conv(self, node: Any, shapes: Sequence[Shape], out: Shape, attributes: ops.Attributes) -> Conv | None:
         """The exact sizes of a 2-D convolution, unless it pads its sides unevenly."""
         index = ops.WEIGHT.get(node.op_type, 1)
-        if node.op_type not in ("Conv", "ConvInteger", "QLinearConv") or len(shapes[index]) != 4:
+        if node.op_type not in ("Conv", "ConvInteger", "QLinearConv"):
             return None
-        (m, c, *k), (_, channels, h, w) = shapes[index], shapes[0]
+        groups = attributes.get("group", 1)
+        if shapes[0][1] != shapes[index][1] * groups:  # which ONNX does not look at
+            raise InputError(
+                f"{node.name or node.output[0]} takes {shapes[index][1] * groups} channels, given {shapes[0][1]}."
+            )
+        if len(shapes[index]) != 4:
+            return None
+        (m, _, *k), (_, channels, h, w) = shapes[index], shapes[0]
         stride, dilation = ((*attributes.get(name, (1, 1)),) for name in ("strides", "dilations"))
         before = attributes.get("pads", (0, 0, 0, 0))[:2]
         bias = sum(1 for name in node.input if name) > {"Conv": 2, "QLinearConv": 8, "ConvInteger": 4}[node.op_type]
@@ -271,7 +278,7 @@ class _Walk:
                 continue
             value = conv(
                 c=channels, m=m, k=(k[0], k[1]), stride=stride, padding=padding, dilation=dilation,
-                groups=channels // c, bias=bias, h=h, w=w,
+                groups=groups, bias=bias, h=h, w=w,
             )  # fmt: skip
             fits = all(value.h + 2 * p > value.extent(i) for i, p in enumerate(before)) or padding == "same"
             if fits and value.out_size == tuple(out[2:]):
