@@ -243,6 +243,8 @@ BAD = [
     ("resnet20 --as separabel", "did you mean separable"),
     ("resnet20 --depth 1 --top 3", "leave --top out"),
     ("resnet20 --what-if --depth 1", "leave --depth out"),
+    ("resnet20 --what-if --by bytes", "leave --by out"),
+    ("resnet20 --set width=x", "width"),
     ("resnet20 --json --csv -", "Standard output takes one answer"),
     ("resnet20 --html - --csv -", "Standard output takes one answer"),
     ("resnet20 --diff light --csv a.csv --as separable", "leave --as, --csv out"),

@@ -40,7 +40,7 @@ from ..files import check_writable, write_text
 from ..kinds import parse
 from ..report import costs, tables
 from .model import find
-from .options import Conv, Device, Json, Like, device_of, say, show
+from .options import Conv, Device, Json, Like, Set, device_of, say, show
 
 Inputs = Annotated[
     list[str] | None,
@@ -68,6 +68,7 @@ class How:
     input: tuple[Spec, ...] = ()
     batch: int = 1
     conv: str | None = None
+    set: tuple[str, ...] = ()
     like: str | None = None
     dtype: str | None = None
     memory: bool = False
@@ -96,6 +97,7 @@ def cost(
     input: Inputs = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 1,
     conv: Conv = None,
+    settings: Set = None,
     depth: Annotated[
         int | None, typer.Option("--depth", metavar="N", min=0, help="Sum up modules down to this level; 2.")
     ] = None,
@@ -158,18 +160,9 @@ def cost(
     Example: convlite cost resnet50 --diff runs/light
     """
     how = How(
-        tuple(map(read_spec, input or ())),
-        batch,
-        conv,
-        like,
-        dtype,
-        memory,
-        measure,
-        device,
-        layout,
-        threads,
-        rounds,
-    )
+        input=tuple(map(read_spec, input or ())), batch=batch, conv=conv, set=tuple(settings or ()), like=like,
+        dtype=dtype, memory=memory, measure=measure, device=device, layout=layout, threads=threads, rounds=rounds,
+    )  # fmt: skip
     files = {name: file for name, file in (("csv", csv), ("markdown", markdown), ("html", html)) if file}
     rows_only = [f"--{name}" for name, value in (("layers", layers), ("top", top), ("by", by)) if value]
     others = [f"--{name}" for name, value in (("as", as_kind), ("what-if", what_if), ("layers", layers)) if value]
@@ -177,9 +170,9 @@ def cost(
     _check(how, [model] if diff is None else [model, diff])
     _refuse(depth is not None and rows_only, "--depth sums up modules, and {} shows single layers")
     _refuse(diff is not None and others, "--diff shows what differs, which has no {}")
-    _refuse(
-        what_if and set(others) & {"--depth", "--layers"}, "--what-if shows layers by their kinds, and not as {}"
-    )
+    of_rows = [f"--{name}" for name, value in (("layers", layers), ("by", by)) if value]
+    of_rows += ["--depth"] if depth is not None else []
+    _refuse(what_if and of_rows, "--what-if shows layers by their kinds, and has no {}")
     _refuse([*files.values()].count("-") + as_json > 1 and ["all but one"], "Standard output takes one answer")
     if by is not None and by not in (*ROW_FIGURES, *MEASURED_FIGURES):
         raise InputError(f"--by takes {', '.join((*ROW_FIGURES, *MEASURED_FIGURES))}, given {by!r}.")
@@ -188,7 +181,9 @@ def cost(
     kind = None if as_kind is None else parse(as_kind)
     found = _report(model, how)
     if diff is not None:
-        answer = differ(found, _report(diff, dataclasses.replace(how, conv=None))).largest(by, top).to_dict()
+        answer = (
+            differ(found, _report(diff, dataclasses.replace(how, conv=None, set=()))).largest(by, top).to_dict()
+        )
         show(answer, as_json, costs.difference(answer))
         return
     table = Table.from_dict(found)
@@ -242,7 +237,8 @@ def _report(model: str, how: How) -> dict[str, Any]:
         return {**report(read_onnx(Path(model), how.input, how.batch)), "model": model, "kept": {}}
     image = how.input[0].shape if len(how.input) == 1 and len(how.input[0].shape) == 3 else None
     found = find(
-        model, conv=how.conv, channels=image[0] if image else None, like=how.like, weights=how.measure
+        model, conv=how.conv, settings=how.set, channels=image[0] if image else None, like=how.like,
+        weights=how.measure,
     )  # fmt: skip
     if found.input is not None and how.input and image is None:
         raise InputError(f"{model} takes one image: give its size as --input 3x224x224.")
