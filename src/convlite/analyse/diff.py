@@ -24,7 +24,7 @@ class Change:
 
     Arguments:
         path: its name, in both.
-        before, after: its class; None where it is in one of the two only.
+        before, after: its class; None where it is in one of the two only, "" where a file does not tell it.
         figures: name → (before, after), of those that differ. Where the class is another, they hold everything
             within the module, and no change within it has a place of its own; else they are of its own rows.
     """
@@ -103,13 +103,13 @@ def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
         if any(path.startswith(f"{outer}.") for outer in replaced):
             continue
         types = tables[0].modules.get(path), tables[1].modules.get(path)
-        other = types[0] != types[1] and bool(path)  # networks of two classes are still compared part by part
+        other = types[0] != types[1] and "" not in (path, *types)  # two networks are compared part by part
         a, b = ((within if other else own)[side].get(path, {}) for side in (0, 1))
         pairs = {name: (a.get(name, 0), b.get(name, 0)) for name in FIGURES}
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         if other:
             replaced.append(path)
-        if differing or types[0] != types[1]:
+        if differing or other:
             changes.append(Change(path, *types, differing))
         else:
             same += 1

@@ -235,7 +235,7 @@ class _Walk:
         parts = path.split(".") if path else []
         for i in range(1, len(parts) + 1):
             above = ".".join(parts[:i])
-            self.modules.setdefault(above, types.get(above, node.op_type if above == path else "Module"))
+            self.modules.setdefault(above, types.get(above, node.op_type if above == path else ""))
         return path
 
     def _claim(self, node: Any, path: str) -> tuple[int, int]:

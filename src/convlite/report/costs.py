@@ -15,6 +15,7 @@ from rich.text import Text
 from .figures import count, exact, percent, short, times
 from .parts import by_reason, plain_table, spread
 
+SHOWN = 4  # of the paths that stay as they are; the report names all
 LEVELS = 6  # of modules that are shown by indentation
 BAR = 12  # characters of a bar that stands for the whole
 
@@ -83,7 +84,8 @@ def price(found: Mapping[str, Any]) -> RenderableType:
         table.add_row(label, exact(before), exact(after), percent(after / before) if before else "")
     lines = [Text(f"Replaced: {count(len(found['replaced']), 'convolution')}.")]
     for reason, paths in by_reason(found["left"].items()):
-        lines.append(Text(f"Left alone, {reason}: {', '.join(paths)}.", style="dim"))
+        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+        lines.append(Text(f"Left alone, {reason}: {', '.join(paths[:SHOWN])}{more}.", style="dim"))
     return Group(table, *lines)
 
 
