@@ -1,0 +1,170 @@
+"""The engines that run a network, behind one call: images in, scores out, in the precision that was asked for."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..analyse.latency import using
+from ..errors import InputError, need
+from .export import read_exported
+
+Array = np.ndarray
+Run = Callable[[Array], Array]
+
+PRECISIONS = ("fp32", "bf16", "int8")
+ENGINES = {  # the package that each needs, and the files it reads; the torch engines also run modules as they are
+    "torch": ("torch", (".pt2",)),
+    "torch-channels-last": ("torch", (".pt2",)),
+    "torch-compile": ("torch", (".pt2",)),
+    "onnxruntime": ("onnxruntime", (".onnx",)),
+    "openvino": ("openvino", (".onnx", ".xml")),
+}
+DEFAULT = {".pt2": "torch", ".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A network on an engine.
+
+    Call it with float32 images (N, C, H, W); it gives float32 scores, (N, classes) or (N, classes, H, W).
+    """
+
+    name: str
+    precision: str
+    threads: int
+    run: Run
+
+    def __call__(self, images: Array) -> Array:
+        if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4:
+            raise InputError(
+                "An engine takes float32 images of shape (N, C, H, W) as a numpy array, given "
+                f"{type(images).__name__} {getattr(images, 'dtype', '')} {tuple(getattr(images, 'shape', ()))}."
+            )
+        return self.run(images)
+
+
+def why_not(engine: str) -> str | None:
+    """Why an engine can't be used here; None where it can.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
+    package = ENGINES[engine][0]
+    found = importlib.util.find_spec(package) is not None
+    return None if found else f"{package} is not installed: run pip install 'convlite[ship]'"
+
+
+def open_engine(
+    network: nn.Module | str | Path, engine: str, precision: str = "fp32", threads: int | None = None
+) -> Session:
+    """A network on an engine.
+
+    Arguments:
+        network: an exported file that this engine reads, or for the torch engines also a module: it should come
+            from `optimise`.
+        precision: "fp32"; "bf16", where processor and engine have it; "int8" for a quantised file.
+        threads: of the processor; as many as there are cores unless given.
+
+    Raises:
+        InputError: no such engine, it is not installed, it can't read this file, or hasn't that precision.
+    """
+    if (reason := why_not(engine)) is not None:
+        raise InputError(f"The engine {engine} can't be used: {reason}.")
+    if precision not in PRECISIONS:
+        raise InputError(f"There is no precision {precision!r}: give one of {', '.join(PRECISIONS)}.")
+    threads = _threads(threads)
+    if isinstance(network, nn.Module):
+        if not engine.startswith("torch"):
+            raise InputError(f"{engine} runs exported files, not modules: export the network first.")
+        return Session(engine, precision, threads, _torch(copy.deepcopy(network), engine, precision, threads))
+    path = Path(network)
+    said = read_exported(path)
+    if path.suffix not in ENGINES[engine][1]:
+        raise InputError(f"{engine} reads {' and '.join(ENGINES[engine][1])} files, given {path.name}.")
+    if (said.precision == "int8") != (precision == "int8"):
+        raise InputError(
+            f"{path.name} holds {said.precision} weights, and {precision} was asked for: "
+            f"ask for {said.precision}, or export the network again."
+        )
+    if engine.startswith("torch"):
+        run = _torch(torch.export.load(path).module(), engine, precision, threads)
+    else:
+        run = (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
+    return Session(engine, precision, threads, run)
+
+
+def _threads(asked: int | None) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is None:
+        return cores
+    if asked < 1:
+        raise InputError(f"An engine needs one thread at least, given {asked}.")
+    if asked > cores:
+        warnings.warn(f"{asked} threads on {cores} cores are in each other's way: give {cores}.", stacklevel=3)
+    return asked
+
+
+def _torch(module: nn.Module, engine: str, precision: str, threads: int) -> Run:
+    if precision == "int8":
+        raise InputError(f"{engine} runs no int8 files: use onnxruntime or openvino.")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    module = module.to(dtype)
+    layout = torch.contiguous_format if engine == "torch" else torch.channels_last
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(module) if engine == "torch-compile" else module
+
+    def run(images: Array) -> Array:
+        with using(threads), torch.no_grad():
+            x = torch.from_numpy(images).to(dtype).contiguous(memory_format=layout)
+            return call(x).float().numpy()
+
+    return run
+
+
+def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
+    if precision == "bf16":
+        raise InputError("onnxruntime has no bf16 on processors: use openvino, or ask for fp32.")
+    runtime = need("onnxruntime", "ship")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (name,), (output,) = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
+    return lambda images: session.run([output], {name: images})[0]
+
+
+def _openvino(path: Path, precision: str, threads: int) -> Run:
+    openvino = need("openvino", "ship")
+    kind = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]  # int8: of what is not quantised
+    compiled = openvino.Core().compile_model(
+        path,
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
+    )
+    used = compiled.get_property("INFERENCE_PRECISION_HINT")
+    if used != getattr(openvino.Type, kind):
+        raise InputError(
+            f"openvino would run in {used} here instead of {precision}: this processor does not have it."
+        )
+    request = compiled.create_infer_request()
+
+    def run(images: Array) -> Array:
+        result: Any = request.infer([images], share_inputs=True)
+        return next(iter(result.values())).copy()
+
+    return run

@@ -1,0 +1,156 @@
+"""Exported networks answer as the network did, on every engine, and say how to use them."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import peers
+import pytest
+import torch
+from torch import nn
+
+from convlite.errors import InputError
+from convlite.nn import SeparableConv2d
+from convlite.preprocess import HALF, Preprocess
+from convlite.runtime import export, open_engine, read_exported, why_not
+from convlite.runtime.engines import DEFAULT
+from convlite.runtime.optimise import difference
+
+# What torch's and ONNX's own code does is not ours to put right.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+HOW = Preprocess((32, 32), *HALF, 0.9)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A batch norm to fold, one that can't be, a separable convolution with several terms, any image size."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8),
+        SeparableConv2d(8, 16, 3, padding=1, multiplier=2, bias=False), nn.BatchNorm2d(16), nn.Hardswish(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(16, 10),
+    ]  # fmt: skip
+    return peers.randomise_(nn.Sequential(*layers)).eval()
+
+
+@pytest.fixture(scope="module")
+def files(net, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    made = {}
+    for to, suffix in (("onnx", ".onnx"), ("openvino", ".xml"), ("pt2", ".pt2")):
+        made[suffix] = export(net, folder / f"net{suffix}", HOW.shape, to=to, preprocess=HOW, classes="abcdefghij")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("engine", "suffix"),
+    [
+        ("torch", ".pt2"), ("torch-channels-last", ".pt2"), ("onnxruntime", ".onnx"), ("openvino", ".onnx"),
+        ("openvino", ".xml"), ("torch", None), ("torch-channels-last", None),
+    ],
+)  # fmt: skip
+def test_the_same_scores_on_every_engine(net, files, engine, suffix):
+    source = net if suffix is None else files[suffix].path
+    session = open_engine(source, engine, threads=1)
+    assert (session.name, session.precision, session.threads) == (engine, "fp32", 1)
+    exact = copy.deepcopy(net).double()
+    for n, height, width in ((1, 32, 32), (8, 32, 32), (2, 40, 52)):
+        images = torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(n))
+        with torch.no_grad():
+            expected = exact(images.double())
+        # fp32 is fp32: half precision, which an engine may take by itself, is off by a thousandth
+        assert difference(expected, torch.from_numpy(session(images.numpy()))) < 1e-5
+
+
+def test_bf16_is_bf16_or_refused(net, files):
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(images)
+    assert 1e-4 < difference(expected, torch.from_numpy(open_engine(net, "torch", "bf16")(images.numpy()))) < 0.1
+    with pytest.raises(InputError, match="onnxruntime has no bf16"):
+        open_engine(files[".onnx"].path, "onnxruntime", "bf16")
+    try:
+        session = open_engine(files[".onnx"].path, "openvino", "bf16")
+    except InputError as error:
+        assert "this processor does not have" in str(error)
+    else:
+        assert difference(expected, torch.from_numpy(session(images.numpy()))) > 1e-4
+    assert next(net.parameters()).dtype == torch.float32  # as it was
+
+
+def test_what_stands_beside_the_file(files, tmp_path):
+    for suffix, made in files.items():
+        assert read_exported(made.path) == made and made.shape == (None, 3, None, None)
+        said = json.loads(made.about.read_text())
+        assert said["preprocess"] == HOW.to_dict() and said["classes"] == list("abcdefghij")
+        assert said["file"] == f"net{suffix}" and said["precision"] == "fp32"
+
+
+WITHOUT_CONVLITE = """
+import json, sys
+import numpy, onnxruntime
+said = json.load(open(sys.argv[1] + ".onnx.json"))
+session = onnxruntime.InferenceSession(sys.argv[1] + ".onnx")
+print(session.run([said["output"]["name"]], {said["input"]["name"]: numpy.load(sys.argv[2])})[0].tolist())
+assert "convlite" not in sys.modules and "torch" not in sys.modules
+"""
+
+
+def test_moved_elsewhere_it_needs_no_convlite(net, files, tmp_path):
+    for file in (files[".onnx"].path, files[".onnx"].about):
+        shutil.copy(file, tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    np.save(tmp_path / "images.npy", images.numpy())
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CONVLITE, tmp_path / "net", tmp_path / "images.npy"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), net(images), rtol=1e-4, atol=1e-5)
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+def test_what_is_refused(net, files, tmp_path):
+    with pytest.raises(InputError, match=r"formats and their files are onnx \(.onnx\)"):
+        export(net, tmp_path / "a.tflite", HOW.shape)
+    with pytest.raises(InputError, match="can't trace Branching"):
+        export(Branching(), tmp_path / "a.onnx", HOW.shape)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="no engine 'tensorrt'"):
+        why_not("tensorrt")
+    with pytest.raises(InputError, match="export the network first"):
+        open_engine(net, "onnxruntime")
+    with pytest.raises(InputError, match=r"onnxruntime reads \.onnx files"):
+        open_engine(files[".pt2"].path, "onnxruntime")
+    with pytest.raises(InputError, match="holds fp32 weights"):
+        open_engine(files[".onnx"].path, "onnxruntime", "int8")
+    with pytest.raises(InputError, match="no exported network"):
+        open_engine(tmp_path / "none.onnx", "onnxruntime")
+    with pytest.raises(InputError, match="one thread at least"):
+        open_engine(net, "torch", threads=0)
+    with pytest.warns(UserWarning, match="in each other's way"):
+        open_engine(net, "torch", threads=4096)
+    with pytest.raises(InputError, match="float32 images"):
+        open_engine(net, "torch")(np.zeros((1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "part"), [(".onnx", ".onnx"), (".xml", ".xml"), (".xml", ".bin"), (".pt2", ".pt2")]
+)
+def test_a_file_cut_short(files, tmp_path, suffix, part):
+    for path in files[suffix].path.parent.glob("net.*"):
+        shutil.copy(path, tmp_path)
+    whole = (tmp_path / f"net{part}").read_bytes()
+    (tmp_path / f"net{part}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cut short or changed"):
+        open_engine(tmp_path / f"net{suffix}", DEFAULT[suffix])
