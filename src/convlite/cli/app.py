@@ -16,7 +16,7 @@ import typer
 
 from .. import __version__
 from ..errors import ConvliteError, InputError
-from . import cost, look, work
+from . import cost, look, ship, work
 
 INTERRUPTED = 130
 # Of all that typer raises for a wrong command line it exports one; their common base is the next above it.
@@ -35,6 +35,8 @@ for verb in (
     work.train,
     work.evaluate,
     work.lighten,
+    ship.export,
+    ship.bench,
     work.predict,
     work.demo,
 ):

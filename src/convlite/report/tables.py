@@ -17,6 +17,8 @@ from .parts import by_reason, plain_table, spread
 
 if TYPE_CHECKING:
     from ..lighten import Left, Plan, Record
+    from ..runtime.bench import Bench
+    from ..runtime.export import Exported
     from ..runtime.predict import Prediction
     from ..train import History, Score
 
@@ -126,3 +128,32 @@ def kept(found: Mapping[str, str]) -> Iterable[RenderableType]:
     """Where the asked kind of convolution does not stand, by reason."""
     for reason, paths in by_reason(found.items()):
         yield Text(f"Kept as published, {reason}: {', '.join(paths)}.", style="dim")
+
+
+def exported(found: Exported) -> RenderableType:
+    """The file, and what it takes."""
+    shape = " × ".join("any" if size is None else str(size) for size in found.shape)
+    return (
+        f"Written to {found.path}, and how to use it to {found.about}.\n"
+        f"Input: {shape} (N × C × H × W), {found.precision}."
+    )
+
+
+def bench(found: Bench) -> RenderableType:
+    """Every way to run the network, the fastest first, and what could not run."""
+    table = plain_table("images", "engine", "precision", ">ms", ">images/s", ">of peak", ">error", ">agree", "")
+    for batch in sorted({run.batch for run in found.runs}):
+        best = found.fastest(batch)
+        for run in sorted((run for run in found.runs if run.batch == batch), key=lambda run: run.timing.median):
+            t = run.timing
+            mark = "" if run not in best else "fastest" if len(best) == 1 else "among the fastest"
+            peak = "" if run.of_peak is None else percent(run.of_peak)
+            table.add_row(
+                str(batch), run.engine, run.precision, spread(t.median, t.q1, t.q3),
+                f"{run.images_per_second:,.0f}", peak, f"{run.error:.1e}", percent(run.agreement), mark,
+            )  # fmt: skip
+    here = found.machine
+    notes = [f"{name}: {why}" for name, why in found.skipped.items()]
+    size = "×".join(map(str, found.shape))
+    notes.append(f"{size}, {here.processor}, {here.threads} threads, load {here.load}.")
+    return Group(table, *map(Text, notes))

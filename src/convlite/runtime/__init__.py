@@ -1,5 +1,6 @@
 """What a trained network is used for."""
 
+from .bench import Bench, bench
 from .engines import ENGINES, PRECISIONS, Session, open_engine, why_not
 from .export import Exported, export, read_exported
 from .optimise import optimise
@@ -8,9 +9,11 @@ from .predict import Prediction, find_files, predict
 __all__ = [
     "ENGINES",
     "PRECISIONS",
+    "Bench",
     "Exported",
     "Prediction",
     "Session",
+    "bench",
     "export",
     "find_files",
     "open_engine",

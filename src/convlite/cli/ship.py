@@ -1,0 +1,121 @@
+"""The verbs that bring a network to where it runs: export, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import nn
+
+from ..errors import InputError
+from ..models import read_weights
+from ..preprocess import Preprocess
+from ..report import tables
+from ..runtime import ENGINES, PRECISIONS
+from ..runtime import bench as measured
+from ..runtime import export as exported
+from ..runtime.bench import TOLERANCE
+from ..runtime.export import SUFFIXES
+from .model import find
+from .options import Conv, Input, Json, Like, Model, Pretrained, Set, Size, show, size_of
+
+
+def export(
+    model: Model,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="The file to write: .onnx, .xml or .pt2.", show_default=False),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help=f"{', '.join(SUFFIXES)}; what the file's name ends in says it too."
+        ),
+    ] = None,
+    input: Input = None,
+    conv: Conv = None,
+    settings: Set = None,
+    pretrained: Pretrained = None,
+    like: Like = None,
+    as_json: Json = False,
+) -> None:
+    """Write a network for other engines, with its preprocessing and classes in a JSON file beside it.
+
+    Batch norms are folded, any batch and image size goes where the network allows it, and the file is run before
+    it is kept.
+
+    Example: convlite export runs/a-light --to onnx --out a.onnx
+    """
+    weights = None if pretrained is None else read_weights(pretrained)
+    found = find(model, conv=conv, settings=settings or (), pretrained=weights, trained=True, like=like)
+    known = found.about.get("preprocess")
+    form = to or next((name for name, suffix in SUFFIXES.items() if suffix == out.suffix), "")
+    if form not in SUFFIXES:
+        raise InputError(f"--out {out} says no format: end it in {', '.join(SUFFIXES.values())}.")
+    made = exported(
+        found.net,
+        out,
+        found.size(size_of(input)),
+        to=form,
+        preprocess=None if known is None else Preprocess.from_dict(known),
+        classes=found.about.get("classes", ()),
+    )
+    show({"model": model, "out": str(out), **made.to_dict()}, as_json, tables.exported(made))
+
+
+def bench(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for other verbs, or an exported file.", show_default=False)
+    ],
+    input: Input = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="NAME", help=f"{', '.join(ENGINES)}; all but the compiler where left out."
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="NAME", help=f"{', '.join(PRECISIONS)}; may be repeated."),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Images at once; 1 and 8.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="One a core.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds, at most.")] = 20,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", metavar="SHARE", help="How far off a winner's scores may be.")
+    ] = TOLERANCE,
+    conv: Conv = None,
+    settings: Set = None,
+    like: Like = None,
+    as_json: Json = False,
+) -> None:
+    """Run a network on every engine in turn, and say which is fastest here, and how its answers agree with torch's.
+
+    Example: convlite bench runs/a-light --batch 1 --batch 64
+    """
+    network, size = _network(model, size_of(input), conv, settings or (), like)
+    found = measured(
+        network,
+        size,
+        engines=engine or [name for name in ENGINES if name != "torch-compile"],
+        precisions=precision or ("fp32",),
+        batches=batch or (1, 8),
+        threads=threads,
+        rounds=rounds,
+        tolerance=tolerance,
+    )
+    show({"model": model, **found.to_dict()}, as_json, tables.bench(found))
+
+
+def _network(
+    model: str, size: Size | None, conv: str | None, settings: Sequence[str], like: str | None
+) -> tuple[nn.Module | str, Size | None]:
+    """The file that was exported, or the network to run; and the size of its images."""
+    if Path(model).suffix in SUFFIXES.values():
+        return model, size
+    found = find(model, conv=conv, settings=settings, trained=True, like=like)
+    return found.net, found.size(size)

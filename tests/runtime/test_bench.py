@@ -1,0 +1,90 @@
+"""The bench runs every engine on the same images, compares their answers, and does not rank noise."""
+
+import dataclasses
+
+import numpy as np
+import peers
+import pytest
+import torch
+from torch import nn
+
+from convlite.analyse import Timing
+from convlite.errors import InputError
+from convlite.runtime import bench, export
+from convlite.runtime.bench import Bench, Run
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where the machine's peaks are remembered
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+    return peers.randomise_(nn.Sequential(*layers)).eval()
+
+
+def test_every_engine_and_precision_runs_or_says_why_not(net, tmp_path):
+    engines = ("torch", "torch-channels-last", "onnxruntime", "openvino", "tensorrt")
+    found = bench(
+        net, (3, 12, 12), engines=engines, precisions=("fp32", "int8"), batches=(1, 3), threads=1, rounds=2
+    )
+    assert {(run.engine, run.batch) for run in found.runs} == {(e, n) for e in engines[:4] for n in (1, 3)}
+    for run in found.runs:
+        assert run.precision == "fp32" and run.error < 1e-5 and run.agreement == 1.0 and run.threads == 1
+        assert run.images_per_second == pytest.approx(1e3 * run.batch / run.timing.median)
+        assert 0 < run.of_peak < 1
+    assert "no engine 'tensorrt'" in found.skipped["tensorrt fp32"]
+    assert "holds fp32 weights" in found.skipped["onnxruntime int8"]
+    plain = found.to_dict()
+    assert set(plain["fastest"]) == {"1", "3"} and plain["shape"] == [3, 12, 12]
+
+
+def test_an_exported_file(net, tmp_path):
+    made = export(net, tmp_path / "net.onnx", (3, 12, 12))
+    found = bench(made.path, (3, 12, 12), batches=(1,), rounds=2, threads=1)
+    assert {run.engine for run in found.runs} == {"onnxruntime", "openvino"}
+    assert "torch reads .pt2 files" in found.skipped["torch fp32"]
+    with pytest.raises(InputError, match="images of any size"):
+        bench(made.path)
+
+
+def run(name, low, median, high, error=0.0):
+    return Run(name, "fp32", 1, 1, Timing(median, low, high, 20, low), 1e3 / median, error, 1.0, None)
+
+
+def test_what_lies_within_the_noise_is_not_ranked():
+    clear, near, far, wrong = (
+        run("a", 9, 10, 11),
+        run("b", 10.5, 11.5, 12),
+        run("c", 12, 13, 14),
+        run("d", 1, 1, 1, 0.1),
+    )
+    machine = bench(nn.Flatten(), (1, 2, 2), engines=("torch",), batches=(1,), rounds=1).machine
+    found = Bench((3, 8, 8), (far, near, wrong, clear), {}, machine, 1e-3)
+    assert found.fastest(1) == (clear, near)
+    assert dataclasses.replace(found, tolerance=0.2).fastest(1) == (wrong,)
+    assert found.fastest(8) == ()
+
+
+def test_nothing_to_run(net):
+    with pytest.raises(InputError, match="No engine can run this: tensorrt fp32"):
+        bench(net, (3, 12, 12), engines=("tensorrt",))
+    with pytest.raises(InputError, match="size of its images"):
+        bench(net)
+    with pytest.raises(InputError, match="float32 images"):
+        bench(net, (3, 12, 12), engines=("torch",), images=np.zeros((2, 3, 12, 12)))
