@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..kinds import Kind
 from .answers import BATCH
 from .decompose import set_factors_
-from .fit import Factors, Target, fit, solve
+from .fit import Factors, fit
 from .observe import Observed, hooked
 from .patches import Sums, read_patches
+from .target import Target, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
 
@@ -47,7 +48,7 @@ def refit_(
             target = sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
             best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
             target = Target(best, target.second, target.cross, target.energy)
-            fit_layer_(module, kinds[path], at, target, sums)
+            set_factors_(module, *fitted(kinds[path], at, target, sums))
 
         return hook
 
@@ -55,15 +56,18 @@ def refit_(
         light(images)
 
 
-def fit_layer_(module: nn.Module, kind: Kind, at: Observed, target: Target, sums: Sums) -> None:
-    """Fit one replaced layer to a target, in place; `sums` are those the target was made of."""
+def fitted(kind: Kind, at: Observed, target: Target, sums: Sums) -> tuple[Factors, Tensor | None]:
+    """The factors that come nearest a target, where the network's outputs feel it most, and the bias for them.
+
+    Arguments:
+        sums: those that the target was made of.
+    """
     rows = row_weights(at)
     factors = fit(kind, at.conv, target.weighted(rows))
-    kernel = factors.kernel / rows[:, None]
-    last = factors.weights[-1]
+    kernel, last = factors.kernel / rows[:, None], factors.weights[-1]
     unweighted = (*factors.weights[:-1], last / rows.view(-1, *(1,) * (last.ndim - 1)))
     bias = (sums.y - kernel @ sums.x) / sums.rows if at.conv.bias else None
-    set_factors_(module, Factors(unweighted, kernel), bias)
+    return Factors(unweighted, kernel), bias
 
 
 def row_weights(at: Observed) -> Tensor:

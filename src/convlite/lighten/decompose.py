@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..kinds import Kind, conv_of
-from .fit import Factors, fit, own_target
+from .fit import Factors, fit
+from .target import own_target
 
 
 def decompose(conv: nn.Conv2d, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:

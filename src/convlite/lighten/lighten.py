@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from ..cost import Cost
 from ..models.surgery import replace_
 from .answers import Answers, answers
-from .calibrate import RIDGE, fit_layer_, refit_, restate_norms_
+from .calibrate import RIDGE, fitted, refit_, restate_norms_
+from .decompose import set_factors_
 from .distil import Augment, distil_
+from .fit import Factors
 from .images import gather, split
 from .observe import Observed, observe
 from .options import options_of
@@ -126,9 +128,11 @@ def lighten(
         say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
         convs = {path: layer.conv for path, layer in found.layers.items()}
         seen = observe(original, convs, sample.images, seed=seed)
-        plan = _plan(original, found, seen, budget, say)
+        plan, factors = _plan(original, found, seen, budget, say)
         light = replace_(_laid_out(copy.deepcopy(net).eval(), FAST), {step.path: step.kind for step in plan.steps})
-        _fit_closed(light, original, plan, seen)
+        modules = dict(light.named_modules())
+        for path, known_factors in factors.items():
+            set_factors_(modules[path], *known_factors)
         log.stage("closed form", light)
         if plan.steps:
             once = {step.path: step.kind for step in plan.steps if found.layers[step.path].calls == 1}
@@ -178,35 +182,33 @@ def _plan(
     seen: dict[str, Observed],
     budget: Budget,
     say: Callable[[str], None],
-) -> Plan:
-    """The plan that meets the budget, from everything that could stand in each layer's place."""
+) -> tuple[Plan, dict[str, tuple[Factors, Tensor | None]]]:
+    """The plan that meets the budget, from everything that could stand in each layer's place; and its factors."""
     convs = {path: module for path, module in original.named_modules() if isinstance(module, nn.Conv2d)}
     options = {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
         options[path] = options_of(convs[path], layer, seen[path])
     chosen = choose(options, found.cost, budget)
-    steps = tuple(
-        Step(path, option.kind, options[path][0].cost, option.cost, option.layer_error, option.error)
-        for path, option in chosen.items()
-        if option.kind is not None
-    )
+    steps, factors = [], {}
+    for path, option in chosen.items():
+        if option.kind is not None:
+            at, weight = seen[path], convs[path].weight
+            target = at.sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
+            factors[path] = fitted(option.kind, at, target, at.sums)
+            exact = at.sums.target(weight, centred=at.conv.bias)  # the error without the ridge's part
+            errors = exact.error(factors[path][0].kernel)  # (M,)
+            share = float(errors.sum()) / max(float(exact.energy.sum()), 1e-300)
+            felt = float((errors * at.gain).sum())
+            steps.append(Step(path, option.kind, options[path][0].cost, option.cost, share, felt))
     alone = tuple(Left(path, "no lighter kind pays off there") for path, ways in options.items() if len(ways) == 1)
     dense = tuple(
         Left(path, "the budget is met without it")
         for path, option in chosen.items()
         if option.kind is None and len(options[path]) > 1
     )
-    return Plan(steps, (*found.left, *alone, *dense), found.input, found.cost, total(found.cost, steps))
-
-
-def _fit_closed(light: nn.Module, original: nn.Module, plan: Plan, seen: dict[str, Observed]) -> None:
-    """Put into each new layer the factors that the plan was made with."""
-    modules, dense = dict(light.named_modules()), dict(original.named_modules())
-    for step in plan.steps:
-        at = seen[step.path]
-        target = at.sums.target(dense[step.path].weight, centred=at.conv.bias, ridge=RIDGE)
-        fit_layer_(modules[step.path], step.kind, at, target, at.sums)
+    left = (*found.left, *alone, *dense)
+    return Plan(tuple(steps), left, found.input, found.cost, total(found.cost, steps)), factors
 
 
 def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:

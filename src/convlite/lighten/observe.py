@@ -113,7 +113,7 @@ def _gains(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor, seed:
         return hook
 
     gains = {path: torch.zeros((), dtype=torch.float64) for path in convs}
-    energy = 0.0
+    energy = power = 0.0
     with torch.enable_grad(), hooked({module: keep(path) for path, module in convs.items()}):
         for batch in images.split(BATCH):
             calls.clear()
@@ -122,10 +122,13 @@ def _gains(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor, seed:
             for out in outputs:
                 signs = torch.randint(0, 2, out.shape, generator=generator).to(out) * 2 - 1
                 loss = loss + (out * signs).sum()
-                energy += float((out - out.mean(0)).detach().double().square().sum()) if len(out) > 1 else 0.0
+                exact = out.detach().double()
+                energy += float((exact - exact.mean(0)).square().sum())
+                power += float(exact.square().sum())
             # an output that answers to no input at all, or not to this layer, has no gradient
             found = torch.autograd.grad(loss, [y for _, y in calls], allow_unused=True)
             for (path, _), gradient in zip(calls, found):
                 if gradient is not None:
                     gains[path] = gains[path] + gradient.detach().double().square().sum((0, 2, 3)).cpu()
-    return {path: (gain / max(energy, 1e-300)).to(images.device) for path, gain in gains.items()}
+    energy = max(energy, 1e-9 * power) or 1.0  # the outputs of equal images vary by roundings only
+    return {path: (gain / energy).to(images.device) for path, gain in gains.items()}

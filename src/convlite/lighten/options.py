@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from torch import nn
 
 from .calibrate import RIDGE, row_weights
-from .fit import fit
+from .fit import family, form_of, rank_of
 from .observe import Observed
 from .plan import Option, candidates
 from .survey import Layer
 
 
 def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
-    """The dense convolution first, then every candidate that no other beats in both cost and error.
+    """The dense convolution first, always, then every candidate that no other beats in both cost and error.
 
     Arguments:
         module: the dense convolution.
         layer: its value and how often it runs.
         at: what was observed there.
     """
-    target = at.sums.target(module.weight, centred=at.conv.bias)
     rows = row_weights(at)
-    steadied = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE).weighted(rows)
+    target = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE).weighted(rows)
+    gain = float((at.gain / rows**2).mean())  # of the weighted outputs
     energy = max(float(target.energy.sum()), 1e-300)
     options = [Option(None, layer.cost(None), 0.0, 0.0)]
-    for kind in candidates(at.conv):
-        errors = target.error(fit(kind, at.conv, steadied).kernel / rows[:, None])  # (M,)
-        options.append(
-            Option(kind, layer.cost(kind), float((errors * at.gain).sum()), float(errors.sum()) / energy)
-        )
+    kinds = candidates(at.conv)
+    for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
+        kinds = list(alike)
+        form = form_of(kinds[0], at.conv, target, max(rank_of(kind, at.conv) for kind in kinds))
+        for kind in kinds:
+            error = max(0.0, form.error(kind))
+            options.append(Option(kind, layer.cost(kind), error * gain, error / energy))
     return [
         one
         for i, one in enumerate(options)
-        if not any(_beats(other, one) or (_ties(other, one) and j < i) for j, other in enumerate(options))
+        if i == 0 or not any(_beats(other, one) or (_ties(other, one) and j < i) for j, other in enumerate(options))
     ]
 
 

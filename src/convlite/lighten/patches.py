@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kinds import Conv
-from .fit import Target
+from .target import Target
 
 ROWS_PER_COLUMN = 24  # sampled patches for each number in a patch: enough that moments are well determined
 LEAST_ROWS = 2**15

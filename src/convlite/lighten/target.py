@@ -1,0 +1,108 @@
+"""What the factors of a layer are fitted to, and the linear algebra that all closed forms share.
+
+"Best" is measured at the layer's OUTPUT, not at its weights. With x one input patch (D = C·Kh·Kw numbers in the
+order of the weight), y the M outputs wanted for it, and Ŵ (M×D) the kernel that the factors compose to, every
+form makes
+
+    E‖y − Ŵx‖² = E‖y‖² − 2·tr(Ŵ·Tᵀ) + tr(Ŵ·S·Ŵᵀ),   S = E[x·xᵀ] (D×D),  T = E[y·xᵀ] (M×D)
+
+small, so that S and T are all that must be known of the data. For a layer on its own inputs T = W·S; with S the
+identity it is the plain error of the weights. All matrices are float64: errors are differences of large numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-10  # of the mean power: what decides in directions without data
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a layer's factors are fitted to; `second` S and `cross` T as at the top of the file.
+
+    Arguments:
+        weight: (M, D), the dense kernel.
+        second: (D, D).
+        cross: (M, D).
+        energy: (M,), E[y²].
+    """
+
+    weight: Tensor
+    second: Tensor
+    cross: Tensor
+    energy: Tensor
+
+    def error(self, kernel: Tensor) -> Tensor:
+        """E[(y − ŷ)²] for each output channel (M,) of a kernel (M, D); at least 0."""
+        product = kernel @ self.second  # (M, D)
+        return (self.energy + ((product - 2 * self.cross) * kernel).sum(1)).clamp_min(0)
+
+    def weighted(self, rows: Tensor) -> Target:
+        """The same target with each output channel's error weighted by rows² (M,)."""
+        column = rows[:, None]
+        return Target(column * self.weight, self.second, column * self.cross, rows**2 * self.energy)
+
+
+def own_target(weight: Tensor, second: Tensor | None = None) -> Target:
+    """The target of a layer on its own inputs: the dense weight (M, C, Kh, Kw) itself.
+
+    Arguments:
+        second: S (D, D); the identity where left out.
+    """
+    flat = weight.detach().flatten(1).double()  # (M, D)
+    known = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device) if second is None else second
+    cross = flat @ known
+    return Target(flat, known, cross, (cross * flat).sum(1))
+
+
+def solve(gram: Tensor, right: Tensor) -> Tensor:
+    """gram⁻¹·right for symmetric positive semidefinite (batches of) `gram`; directions without data get 0."""
+    return torch.cholesky_solve(right, _factor(gram))
+
+
+def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
+    """The `rank` directions (…, rank, d) of the inputs that rows (…, n, d) use most, inputs having moments S.
+
+    With S = L·Lᵀ these are the right singular vectors of rows·L, times L⁻¹, the most used first (whitened
+    singular value decomposition, arXiv 2509.25136).
+    """
+    half = _factor(second)  # (…, d, d)
+    whitened = rows @ half
+    _, directions = torch.linalg.eigh(whitened.transpose(-2, -1) @ whitened)  # ascending
+    top = directions[..., -rank:].flip(-1)  # (…, d, rank)
+    found = torch.linalg.solve_triangular(half.transpose(-2, -1), top, upper=True).transpose(-2, -1)
+    return found / found.norm(dim=-1, keepdim=True)
+
+
+class Prefixes:
+    """Least squares on the first q features, for every q at once.
+
+    The Cholesky factor of a matrix's leading part is the leading part of its factor. So with G = L·Lᵀ the
+    features' moments (Q, Q), R (Q, M) what they share with the wanted outputs, and Z = L⁻¹·R, the first q
+    features explain ‖Z[:q]‖² of the outputs' energy, and no q needs a factorisation of its own.
+    """
+
+    def __init__(self, gram: Tensor, right: Tensor) -> None:
+        self._factor = _factor(gram)
+        self.explained = torch.linalg.solve_triangular(self._factor, right, upper=False)  # Z (Q, M)
+
+    def last(self, q: int) -> Tensor:
+        """The last factor (M, q) on the first q features."""
+        upper = self._factor[:q, :q].T
+        return torch.linalg.solve_triangular(upper, self.explained[:q], upper=True).T
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """L of L·Lᵀ = gram (…, n, n), positive semidefinite up to roundings, made definite by the least ridge."""
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
+    each = scale[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    ridge = RIDGE
+    while True:  # a ridge of 1 makes anything definite that is no further from it than roundings
+        factor, failed = torch.linalg.cholesky_ex(gram + ridge * each)
+        if not failed.any() or ridge >= 1:
+            return factor
+        ridge *= 10
