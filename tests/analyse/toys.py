@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass
@@ -68,13 +70,75 @@ class Attention(nn.Module):
         return y.sum() + z.sum()
 
 
+class Functionals(nn.Module):
+    """Every functional form of a convolution or a linear layer, and im2col by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.plane = nn.Parameter(torch.rand(4, 3, 3)), nn.Parameter(torch.rand(4, 3, 3, 3))
+        self.volume, self.matrix = nn.Parameter(torch.rand(4, 3, 1, 3, 3)), nn.Parameter(torch.rand(4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:  # (1, 3, 8, 8)
+        y = F.conv1d(x[..., 0], self.line).sum() + F.conv3d(x[:, :, None], self.volume).sum()  # 36·6 + 108·36
+        y = y + torch.conv2d(x, self.plane, groups=1).sum() + F.linear(x, self.matrix).sum()  # 108·36 + 24·8·4
+        y = y + F.conv_transpose2d(x, self.plane.transpose(0, 1), stride=2).sum()  # 108·64: by the input's pixels
+        y = y + F.conv_transpose1d(x[..., 0], self.line.transpose(0, 1)).sum()  # 36·8
+        return y + (self.plane.flatten(1) @ F.unfold(x, 3)).sum()  # 108·36
+
+
+class Products(nn.Module):
+    """Every way to write a product of matrices; those that broadcast are where batches get lost."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (1, 3, 4, 5)
+        a, b = x[0], x[0].mT  # (3, 4, 5), (3, 5, 4)
+        y = torch.bmm(a, b).sum() + torch.matmul(x, b).sum() + a.matmul(b[0]).sum()  # 3 · 240
+        y = y + torch.mm(a[0], b[0]).sum() + torch.addmm(torch.ones(4), a[0], b[0]).sum()  # 2 · 80
+        y = y + torch.inner(a, a[0]).sum() + torch.tensordot(a, b, ([0, 2], [0, 1])).sum()  # 240, 4·4·15
+        y = y + torch.linalg.multi_dot([a[0], b[0], a[0]]).sum()  # 80 and 4·4·5
+        return y + torch.vmap(torch.mm)(a, b).sum()  # 240
+
+
+class Sums(nn.Module):
+    """Einsums over batches, of three operands, over two axes at once."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (1, 2, 4, 6): heads, tokens, channels
+        y = torch.einsum("...hnd,...hmd->...hnm", x, x).sum()  # 2·4·4·6
+        y = y + torch.einsum("bhnd,bhmd,bhme->bhne", x, x, x).sum()  # 2·4·4·6, twice
+        return y + torch.einsum("bhnd,bgnd->bhg", x, x).sum()  # 2·2·24
+
+
+class Masked(nn.Module):
+    """Attention under masks: as published figures have it, what is masked counts too."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (1, 2, 6, 4): heads, tokens, channels
+        y = F.scaled_dot_product_attention(x, x, x, torch.ones(6, 6, dtype=torch.bool).tril())  # 2·36·8
+        y = y + F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(6, 6), scale=0.5)  # 2·36·8
+        y = y + F.scaled_dot_product_attention(x[0], x[0], x[0], is_causal=True)  # 2·36·8, without a batch
+        scores = (x @ x.mT).masked_fill_(torch.ones(6, 6, dtype=torch.bool).triu(1), -1e9)  # written out: 2·36·4
+        return y + scores.softmax(-1) @ x  # 2·36·4
+
+
 class SelfAttention(nn.Module):
+    """In eval mode and without gradients, torch runs it as one operation of its own."""
+
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (1, 10, 8)
-        return self.attention(x, x, x)[0]
+        return self.attention(x, x, x, need_weights=self.training)[0]
+
+
+class Repeated(nn.Module):
+    """Two convolutions with one weight, under `checkpoint`, as where memory is short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(lambda y: self.second(self.first(y)), x, use_reentrant=False)
 
 
 class Tied(nn.Module):
@@ -154,13 +218,39 @@ def toys() -> dict[str, Toy]:
     """Every toy by name, freshly made."""
     conv, out = nn.Conv2d, 8 * 8
     dropping = nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    mixed = nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
+    tokens, heads = (10, 8), {"d_model": 8, "nhead": 2, "dim_feedforward": 16, "batch_first": True}
+    attended = 10 * 8 * 24 + 2 * 10 * 10 * 8 + 10 * 8 * 8  # projections in, scores and values, projection out
+    forward = 2 * 10 * 8 * 16
     return {
         "functional": Toy(Functional(), (3, 8, 8), 216, 216 * out),
+        "functionals": Toy(
+            Functionals(),
+            (3, 8, 8),
+            36 + 108 + 108 + 32,
+            36 * 6 + 3 * 108 * 36 + 24 * 8 * 4 + 108 * 64 + 36 * 8,
+        ),
+        "products": Toy(Products(), (3, 4, 5), 0, 3 * 240 + 2 * 80 + 2 * 240 + 160 + 240),
+        "sums": Toy(Sums(), (2, 4, 6), 0, 3 * 2 * 4 * 4 * 6 + 2 * 2 * 24),
         "product": Toy(Product(), (6, 5), 35, 2 * 6 * 5 * 7 + 6 * 6 * 7),
         "vectors": Toy(Vectors(), (6,), 30, 24 + 24 + 6 + 2 * 3 * 4 * 5 + 2 * 3 * 5 * 5),
         "attention": Toy(Attention(), (4, 10, 8), 0, 4 * 10 * 6 * 13 + 4 * 10 * 10 * 16),
-        "self attention": Toy(
-            SelfAttention(), (10, 8), 4 * 8 * 8 + 4 * 8, 10 * 8 * 24 + 2 * 10 * 10 * 8 + 10 * 8 * 8
+        "masked attention": Toy(Masked(), (2, 6, 4), 0, 4 * 2 * 36 * 8),
+        "self attention": Toy(SelfAttention(), tokens, 4 * 8 * 8 + 4 * 8, attended),
+        "cross attention": Toy(
+            nn.MultiheadAttention(8, 2, kdim=4, vdim=6, batch_first=True),
+            (tokens, (7, 4), (7, 6)),
+            8 * (8 + 4 + 6 + 8) + 4 * 8,
+            10 * 8 * 8 + 7 * 4 * 8 + 7 * 6 * 8 + 2 * 10 * 7 * 8 + 10 * 8 * 8,
+        ),
+        "encoder layer": Toy(
+            nn.TransformerEncoderLayer(**heads), tokens, 288 + 2 * 8 * 16 + 24 + 4 * 8, attended + forward
+        ),
+        "decoder layer": Toy(
+            nn.TransformerDecoderLayer(**heads),
+            (tokens, tokens),
+            2 * 288 + 2 * 8 * 16 + 24 + 6 * 8,
+            2 * attended + forward,
         ),
         "tied": Toy(Tied(), torch.zeros(1, 5, dtype=torch.long), 160, 5 * 8 * 20),
         "subclass": Toy(Own(3, 4, 2, bias=False), (3, 8, 8), 48, 48 * out),
@@ -168,8 +258,14 @@ def toys() -> dict[str, Toy]:
         "constants": Toy(Constants(), (3, 8, 8), 8, 6),
         "two inputs": Toy(TwoInputs(), ((6,), (3, 5, 5)), 28 + 16, 24 + 12 * 25),
         "named inputs": Toy(TwoInputs(), {"image": (3, 5, 5), "vector": torch.rand(1, 6)}, 28 + 16, 24 + 12 * 25),
+        "repeated": Toy(Repeated(), (4, 8, 8), 144 + 2 * 4, 2 * 144 * out),
+        "weight norm": Toy(weight_norm(conv(3, 4, 3)), (3, 8, 8), 108 + 4 + 4, 108 * 36),
         "listed": Toy(Listed(), (3, 8, 8), 112 + 148 + 333, 108 * 36 + 144 * 16),
         "dropout in training": Toy(dropping, (3, 8, 8), 112 + 8, 108 * 36),
+        "with norm, activation, pooling": Toy(mixed, (3, 8, 8), 112 + 8, 108 * 36),
+        "grouped": Toy(conv(4, 6, 3, groups=2), (4, 8, 8), 108 + 6, 108 * 36),
+        "depthwise": Toy(conv(4, 4, 3, padding=1, groups=4, bias=False), (4, 8, 8), 36, 36 * out),
+        "dilated": Toy(conv(3, 4, 3, stride=2, dilation=2), (3, 9, 9), 112, 108 * 9),
         "1-D": Toy(nn.Conv1d(4, 6, 3, stride=2, groups=2), (4, 9), 36 + 6, 36 * 4),
         "3-D": Toy(nn.Conv3d(2, 3, (1, 2, 3), dilation=2), (2, 4, 7, 9), 36 + 3, 36 * 4 * 5 * 5),
         "asymmetric": Toy(conv(3, 4, (1, 7), padding=(0, 3), bias=False), (3, 8, 8), 84, 84 * out),
@@ -182,5 +278,13 @@ def toys() -> dict[str, Toy]:
         "linear over tokens": Toy(nn.Linear(6, 4), (7, 6), 28, 7 * 24),
         "lstm": Toy(nn.LSTM(3, 5, batch_first=True), (7, 3), 4 * 5 * (3 + 5 + 2), 7 * 4 * 5 * (3 + 5)),
         "gru": Toy(nn.GRU(3, 5, batch_first=True), (7, 3), 3 * 5 * (3 + 5 + 2), 7 * 3 * 5 * (3 + 5)),
+        "rnn": Toy(
+            nn.RNN(3, 5, 2, bidirectional=True, batch_first=True), (4, 3), 270, 4 * 2 * 5 * (3 + 5 + 10 + 5)
+        ),
+        "lstm with projection": Toy(
+            nn.LSTM(3, 5, proj_size=2, batch_first=True), (4, 3), 20 * (3 + 2 + 2) + 10, 4 * (20 * 5 + 10)
+        ),
+        "lstm cell": Toy(nn.LSTMCell(3, 5), (3,), 20 * 10, 20 * 8),
+        "gru cell": Toy(nn.GRUCell(3, 5), (3,), 15 * 10, 15 * 8),
         "no parameters": Toy(nn.ReLU(), (3, 8, 8), 0, 0),
     }

@@ -40,7 +40,7 @@ _ELEMENTWISE = """
     native_dropout rrelu_with_noise_functional addr affine_grid_generator isin allclose _masked_scale
     linalg_cross index_add scatter_add scatter_reduce index_reduce fake_quantize_per_channel_affine_cachemask
     fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
-    quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic dequantize
+    quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic dequantize masked_fill
 """
 _READS = """
     all any amax amin aminmax _aminmax argmax argmin max min mean sum nansum prod std std_mean var var_mean
@@ -76,7 +76,9 @@ _MOVE = """
     diagonal_scatter as_strided_scatter upsample_nearest1d upsample_nearest2d upsample_nearest3d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d max_unpool2d max_unpool3d
     nonzero nonzero_static _pin_memory _lazy_clone resize_as _reshape_copy to_padded_tensor hann_window
-    hamming_window blackman_window bartlett_window kaiser_window
+    hamming_window blackman_window bartlett_window kaiser_window view_copy expand_copy permute_copy unfold_copy
+    transpose_copy t_copy squeeze_copy unsqueeze_copy narrow_copy unbind_copy split_with_sizes_copy diagonal_copy
+    _unsafe_masked_index _unsafe_masked_index_put_accumulate
 """
 _CLASSES: dict[str, Class] = {
     **dict.fromkeys(_FREE.split(), "free"),
