@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import PUBLISHED
+from reference import macs_by_shapes
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
@@ -123,6 +125,32 @@ def test_networks_of_timm_agree_with_torchs_counter(name):
     assert 2 * table.macs == counter.get_total_flops()
     assert table.params == sum(p.numel() for p in net.parameters())
     assert not table.unknown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tf_efficientnet_b0",
+        "tf_mixnet_s",
+        "convnext_tiny",
+        "vit_tiny_patch16_224",
+        "deit_tiny_patch16_224",
+        "regnety_004",
+    ],
+)
+def test_networks_of_timm_agree_with_the_shapes_their_layers_see(name):
+    net = peers.timm(name)
+    expected = macs_by_shapes(net, torch.rand(1, 3, 224, 224))
+    assert analyse(net, (3, 224, 224)).macs == expected
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_families_cost_what_is_published(name):
+    with torch.device("meta"):
+        net = cl.create(name)
+    table = analyse(net, cl.models.FAMILIES[name].input)
+    assert (table.params, table.macs) == PUBLISHED[name]
+    assert table.coverage.calls == 1.0
 
 
 def test_xception_is_the_published_network():
