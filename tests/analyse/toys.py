@@ -90,7 +90,7 @@ class Products(nn.Module):
     """Every way to write a product of matrices; those that broadcast are where batches get lost."""
 
     def forward(self, x: Tensor) -> Tensor:  # (1, 3, 4, 5)
-        a, b = x[0], x[0].mT  # (3, 4, 5), (3, 5, 4)
+        a, b = x[0], x[0].transpose(1, 2)  # (3, 4, 5), (3, 5, 4)
         y = torch.bmm(a, b).sum() + torch.matmul(x, b).sum() + a.matmul(b[0]).sum()  # 3 · 240
         y = y + torch.mm(a[0], b[0]).sum() + torch.addmm(torch.ones(4), a[0], b[0]).sum()  # 2 · 80
         y = y + torch.inner(a, a[0]).sum() + torch.tensordot(a, b, ([0, 2], [0, 1])).sum()  # 240, 4·4·15
@@ -114,7 +114,7 @@ class Masked(nn.Module):
         y = F.scaled_dot_product_attention(x, x, x, torch.ones(6, 6, dtype=torch.bool).tril())  # 2·36·8
         y = y + F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(6, 6), scale=0.5)  # 2·36·8
         y = y + F.scaled_dot_product_attention(x[0], x[0], x[0], is_causal=True)  # 2·36·8, without a batch
-        scores = (x @ x.mT).masked_fill_(torch.ones(6, 6, dtype=torch.bool).triu(1), -1e9)  # written out: 2·36·4
+        scores = (x @ x.transpose(2, 3)).masked_fill_(torch.ones(6, 6, dtype=torch.bool).triu(1), -1e9)  # written out: 2·36·4
         return y + scores.softmax(-1) @ x  # 2·36·4
 
 
