@@ -4,7 +4,7 @@
 
 Writes `benchmarks/results/cost_tools.json` and `.md`. Every tool sees each network once on the meta device, and on
 the processor where it can't work there. Its figures are held against published counts, shapes seen in a real run,
-and counts derived by hand (see `networks`). Seconds are of whole calls, in turn, each on a copy that nobody has seen;
+and counts derived by hand (see `networks`). Times are of whole calls, in turn, each on a copy that nobody has used;
 "bare" is the network's own forward on the meta device. What a tool leaves behind is looked for in a network in
 training, once after a count and once after a forward that raises; whether it then counts a sound network as it did
 before tells what that does to the next user. A tool that fails, fails in its own row.

@@ -1,5 +1,6 @@
 """What can be given, and what is said where it can't be."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,15 @@ def small():
 
 @pytest.mark.parametrize(
     "given",
-    [(3, 8, 8), [3, 8, 8], torch.Size((3, 8, 8)), torch.rand(1, 3, 8, 8), (torch.rand(1, 3, 8, 8),), ((3, 8, 8),)],
+    [
+        (3, 8, 8),
+        [3, 8, 8],
+        torch.Size((3, 8, 8)),
+        tuple(np.array([3, 8, 8])),
+        torch.rand(1, 3, 8, 8),
+        (torch.rand(1, 3, 8, 8),),
+        ((3, 8, 8),),
+    ],
     ids=lambda given: type(given).__name__,
 )
 def test_one_input_in_any_form(given):

@@ -149,3 +149,63 @@ def test_compiled_parts_are_counted_as_plain_ones():
     before = photograph(net)
     assert analyse(net, (3, 8, 8)).macs == 108 * 36 + 144 * 16 + 144 * 4
     assert_same(before, photograph(net))
+
+
+class Holder:
+    """State that is no module's attribute but an attribute of one."""
+
+    def __init__(self):
+        self.calls, self.seen, self.last = 0, [], None
+
+
+def test_what_a_forward_writes_into_objects_and_tuples_is_undone():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.holder, self.pair, self.holders = Holder(), ([1], {"a": 1}), [Holder()]
+
+        def forward(self, x):
+            for holder in (self.holder, self.holders[0]):
+                holder.calls += 1
+                holder.seen.append(x)
+                holder.last = holder.new = x
+            self.pair[0].append(x)
+            self.pair[1]["b"] = x
+            return x
+
+    net = Keeps()
+    analyse(net, (3, 8, 8))
+    for holder in (net.holder, *net.holders):
+        assert vars(holder) == {"calls": 0, "seen": [], "last": None}
+    assert net.pair == ([1], {"a": 1})
+
+
+def test_attributes_of_parameters_are_there_during_the_count():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(3, 4))
+            self.weight.scale = 2.0
+
+        def forward(self, x):
+            return x @ (self.weight * self.weight.scale)
+
+    assert analyse(Scaled(), (3,)).macs == 12
+
+
+def test_a_module_that_its_parent_dropped_is_still_named():
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.child = Careless(ValueError("no"))
+
+        def forward(self, x):
+            child = self.child
+            del self.child
+            return child(x)
+
+    net = Drops()
+    before = photograph(net)
+    with pytest.raises(InputError, match=r"Careless 'child' failed .*\(ValueError: no\)"):
+        analyse(net, (3, 8, 8))
+    assert_same(before, photograph(net))

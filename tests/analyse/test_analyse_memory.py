@@ -57,12 +57,27 @@ def test_in_place_takes_no_memory_and_branches_do():
 
 
 def test_attention_does_not_hold_its_scores():
+    mask = torch.ones(512, 512, dtype=torch.bool).tril()
+
     class Attention(nn.Module):
+        def __init__(self, call):
+            super().__init__()
+            self.call = call
+
         def forward(self, x):
-            return F.scaled_dot_product_attention(x, x, x)
+            return self.call(x)
 
     x = torch.rand(1, 2, 512, 16)
-    assert peak_memory(Attention(), x, training=False).inference.bytes < 3 * x.nbytes
+    for call in (
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+        lambda x: F.scaled_dot_product_attention(query=x, key=x, value=x),
+        lambda x: F.scaled_dot_product_attention(x, x, x, scale=0.5),
+        lambda x: F.scaled_dot_product_attention(x, x, x, None, 0.0, True),
+    ):
+        assert peak_memory(Attention(call), x, training=False).inference.bytes < 3 * x.nbytes
+    scores = 4 * 2 * 512 * 512  # which a mask of truth values in, or none at all, does not change
+    masked = peak_memory(Attention(lambda x: F.scaled_dot_product_attention(x, x, x, mask)), x, training=False)
+    assert masked.inference.bytes < scores + 3 * x.nbytes
 
 
 @pytest.mark.parametrize(
@@ -100,3 +115,22 @@ def test_what_can_not_train_on_one_image_says_so():
     with pytest.raises(InputError, match=r"BatchNorm2d '1' failed .* more than 1 value per channel"):
         peak_memory(net, (3, 8, 8))
     assert peak_memory(net, torch.rand(2, 3, 8, 8)).training.bytes > 0
+
+
+def test_a_backward_that_fails_says_so():
+    class NoWayBack(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise ValueError("no way back")
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return NoWayBack.apply(x)
+
+    net = nn.Sequential(nn.Linear(3, 3), Net())
+    with pytest.raises(InputError, match=r"backward of Sequential itself failed .*\(ValueError: no way back\)"):
+        peak_memory(net, (3,))

@@ -114,7 +114,9 @@ class Masked(nn.Module):
         y = F.scaled_dot_product_attention(x, x, x, torch.ones(6, 6, dtype=torch.bool).tril())  # 2·36·8
         y = y + F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(6, 6), scale=0.5)  # 2·36·8
         y = y + F.scaled_dot_product_attention(x[0], x[0], x[0], is_causal=True)  # 2·36·8, without a batch
-        scores = (x @ x.transpose(2, 3)).masked_fill_(torch.ones(6, 6, dtype=torch.bool).triu(1), -1e9)  # written out: 2·36·4
+        scores = (x @ x.transpose(2, 3)).masked_fill_(
+            torch.ones(6, 6, dtype=torch.bool).triu(1), -1e9
+        )  # written out: 2·36·4
         return y + scores.softmax(-1) @ x  # 2·36·4
 
 

@@ -6,6 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ class Borrowed:
 def untouched(model: nn.Module) -> Iterator[None]:
     """Whatever happens within, every module's attributes are afterwards what they were.
 
-    Attributes are remembered with the content of lists, dictionaries and sets among them: what a forward sets,
-    registers or appends is gone. Data that is written into a tensor is not undone.
+    Attributes are remembered with the content of lists, dictionaries, sets and plain objects among them: what a
+    forward sets, registers or appends is gone. Data that is written into a tensor is not undone.
     """
     kept = [(vars(module), vars(module).copy()) for module in model.modules()]
     containers = list(_containers([attributes for _, attributes in kept]))
@@ -116,27 +117,56 @@ def _check(modules: dict[str, nn.Module]) -> None:
 
 def _without_data(tensor: Tensor) -> Tensor:
     made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+    if isinstance(tensor, nn.Parameter):
+        made = nn.Parameter(made, tensor.requires_grad)
+    vars(made).update(vars(tensor))  # what people attach to tensors, a scale for example
+    return made
 
 
 def _containers(found: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Every list, dict, set and deque within, however deep, with a copy of its content."""
+    """Every list, dict, set and deque within, however deep, with a copy of its content.
+
+    So are the attributes of other objects among them; but not those of objects that these hold: a module that knows
+    its trainer would lead to everything there is.
+    """
     seen: set[int] = set()
-    while found:
-        values = found.pop()
+    held: list[Any] = []  # attributes of objects, in which no further objects are looked for
+    while found or held:
+        objects = bool(found)
+        values = (found or held).pop()
         for value in values.values() if isinstance(values, dict) else values:
-            if isinstance(value, (dict, list, set, deque)) and id(value) not in seen:
-                seen.add(id(value))
-                yield value, value.copy()
-                if value:
-                    found.append(value)
+            content = value if isinstance(value, (dict, list, set, deque, tuple)) else _attributes(value, objects)
+            if content is None or id(content) in seen:
+                continue
+            seen.add(id(content))
+            if not isinstance(content, tuple):
+                yield content, content.copy()
+            if content:
+                (found if content is value and objects else held).append(content)
+
+
+def _attributes(value: Any, wanted: bool) -> dict[str, Any] | None:
+    """Of an object that is no module, tensor or class."""
+    if not wanted or isinstance(value, (nn.Module, Tensor, type, ModuleType)):
+        return None
+    attributes = getattr(value, "__dict__", None)
+    return attributes if isinstance(attributes, dict) else None
 
 
 def _refill(container: Any, content: Any) -> None:
-    if not container and not content:
-        return
+    if _same(container, content):
+        return  # others may be reading it
     container.clear()
     if isinstance(container, (dict, set)):
         container.update(content)
     else:
         container.extend(content)
+
+
+def _same(container: Any, content: Any) -> bool:
+    """Whether it holds the same objects in the same order."""
+    if len(container) != len(content):
+        return False
+    if isinstance(container, dict) and not _same(list(container.values()), list(content.values())):
+        return False
+    return all(a is b for a, b in zip(container, content))

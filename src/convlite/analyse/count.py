@@ -40,8 +40,8 @@ def analyse(model: nn.Module, input: Any) -> Table:
         parameters, trace = _Parameters(loan), Trace(loan)
         try:
             trace.run(*inputs)
-        except Exception as error:
-            raise given.failure(model, inputs, trace.where, error) from error
+        except Exception as error:  # a model may raise anything
+            raise given.failure("forward", loan.modules, trace.where, inputs, error) from error
         return _table(loan, trace, parameters, inputs)
 
 

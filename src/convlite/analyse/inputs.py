@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -144,10 +145,18 @@ def float_type(model: nn.Module) -> torch.dtype:
     return torch.get_default_dtype()
 
 
-def failure(model: nn.Module, inputs: Inputs, where: str | None, error: BaseException) -> InputError:
-    """One sentence about a forward that raised: where, what was given, and what was expected."""
+def failure(
+    step: str, modules: Mapping[str, nn.Module], where: str | None, inputs: Inputs, error: Exception
+) -> InputError:
+    """One sentence about a model that raised: where, what was given, and what was expected.
+
+    Arguments:
+        step: "forward" or "backward".
+        modules: the model's, by path, as they were before they ran.
+        where: the path of the module that raised; None where no module was running.
+    """
     given = ", ".join("×".join(map(str, one["shape"])) for one in described(inputs)) or "nothing"
-    module = model.get_submodule(where or "")
+    module = modules[where or ""]
     place = f"{type(module).__name__} {where!r}" if where else f"{type(module).__name__} itself"
     if isinstance(error, DataDependent) or "meta tensor" in str(error).lower():
         what = error if isinstance(error, DataDependent) else "it"
@@ -157,13 +166,13 @@ def failure(model: nn.Module, inputs: Inputs, where: str | None, error: BaseExce
         )
     reason = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {reason[0].rstrip('.')}" if reason else type(error).__name__
-    first = next((m for m in model.modules() if any(True for _ in m.parameters(recurse=False))), model)
+    first = next((m for m in modules.values() if any(True for _ in m.parameters(recurse=False))), modules[""])
     wants = _takes(module) or _takes(first)
     who = "It" if _takes(module) else "The model's first layer"
     expected = f" {who} takes {wants}." if wants else ""
     if isinstance(error, TypeError) and "argument" in said and not where:
         expected = " Give it each of its inputs, in order or by name (convlite cost takes several --input)."
-    return InputError(f"The forward of {place} failed on an input of {given} ({said}).{expected}")
+    return InputError(f"The {step} of {place} failed on an input of {given} ({said}).{expected}")
 
 
 def is_shape(given: Any) -> bool:
@@ -171,7 +180,7 @@ def is_shape(given: Any) -> bool:
     return (
         isinstance(given, (tuple, list))
         and len(given) > 0
-        and all(isinstance(n, int) and not isinstance(n, bool) for n in given)
+        and all(isinstance(n, Integral) and not isinstance(n, bool) for n in given)
     )
 
 
@@ -181,7 +190,7 @@ def _one(given: Any, dtype: torch.dtype) -> Any:
     if is_shape(given):
         if min(given) < 1:
             raise InputError(f"The sizes of an input are at least 1, given {tuple(given)}.")
-        return torch.empty((1, *given), dtype=dtype, device="meta")
+        return torch.empty((1, *map(int, given)), dtype=dtype, device="meta")
     if isinstance(given, (tuple, list)):
         return type(given)(_one(value, dtype) for value in given)
     if isinstance(given, dict):

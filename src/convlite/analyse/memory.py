@@ -87,14 +87,16 @@ def _follow(model: nn.Module, inputs: given.Inputs, *, training: bool) -> _Live:
     with borrowed(model, training=training) as loan:
         live = _Live(loan, scratch=not on_gpu)
         live.hold(inputs)
+        step = "forward"
         try:
             with _FusedAttention():
                 out = live.run(*inputs, gradients=training)
                 if training:
+                    step = "backward"
                     live.kept = live.now - live.input
                     live.backward(out)
-        except Exception as error:
-            raise given.failure(model, inputs, live.where, error) from error
+        except Exception as error:  # a model may raise anything
+            raise given.failure(step, loan.modules, live.where, inputs, error) from error
         return live
 
 
@@ -183,23 +185,33 @@ class _FusedAttention(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention and _fits_the_kernel(*args, **kwargs):
-            masks = {"attn_mask": kwargs["attn_mask"]} if "attn_mask" in kwargs else {}
-            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return fused(*args[:3], is_causal=kwargs.get("is_causal", False), **masks)[0]
+        if function is F.scaled_dot_product_attention:
+            out = _fused(*args, **kwargs)
+            if out is not None:
+                return out
         return function(*args, **kwargs)
 
 
-def _fits_the_kernel(*args: Any, **options: Any) -> bool:
-    if len(args) != 3 or options.get("enable_gqa") or options.get("scale") or options.get("dropout_p"):
-        return False
-    query, key, value = args
-    mask = options.get("attn_mask")
-    return (
-        query.dim() == key.dim() == value.dim() == 4
-        and query.shape[-1] == key.shape[-1] == value.shape[-1]
-        and (mask is None or (not mask.requires_grad and mask.dtype == query.dtype and mask.dim() in (2, 4)))
-    )
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """What the kernel returns, with the signature of torch's function; None where torch has no kernel for it."""
+    plain = query.dim() == key.dim() == value.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]
+    if not plain or dropout_p or enable_gqa:
+        return None
+    if attn_mask is not None:
+        if attn_mask.requires_grad or attn_mask.dim() not in (2, 4):
+            return None
+        attn_mask = attn_mask.to(query.dtype)  # truth values become numbers to add
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, is_causal=is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
 def _flat(value: Any) -> Iterator[Tensor]:

@@ -159,7 +159,7 @@ class Trace(TorchDispatchMode):
             return out
         try:
             return function(*args, **kwargs)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             if operation.needs_data:
                 raise DataDependent(operation.name) from error
             raise
