@@ -1,14 +1,14 @@
-"""Whether the milliseconds of the layers add up to the network's, and whether predicted peak memory is a real run's.
+"""Whether the layers' milliseconds add up to the network's, and whether predicted peak memory is a real run's.
 
     OMP_NUM_THREADS=1 python benchmarks/cost_times.py [times] [memory]
 
 Times: `time_layers` on one image; "unattributed" is what the layers' medians leave of the bare network's median.
 
-Memory: `peak_memory` for four images beside what a fresh process really takes, seen by the operating system and not by
-torch. There each block that the C library allocates is a mapping of its own (MALLOC_MMAP_THRESHOLD_), which it
+Memory: `peak_memory` for four images beside what a fresh process really takes, seen by the operating system and not
+by torch. There each block that the C library allocates is a mapping of its own (MALLOC_MMAP_THRESHOLD_), which it
 returns when it is freed; after one run to warm up, the kernel's high-water mark of resident memory is reset
-(/proc/self/clear_refs), the run is repeated, and the mark is read (VmHWM in /proc/self/status). Whatever was resident
-before is subtracted, the input counted. Linux only.
+(/proc/self/clear_refs), the run is repeated, and the mark is read (VmHWM in /proc/self/status). Whatever was
+resident before is subtracted, the input counted. Linux only.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def memory() -> None:
                     text=True,
                 ).stdout.split()[-1]
             )
-            print(
-                f"{name:<22} {way:<10} {peak.bytes / 2**20:>14.1f} {real / 2**20:>9.1f} {peak.bytes / real - 1:>+7.1%}"
-            )
+            mib = f"{peak.bytes / 2**20:>14.1f} {real / 2**20:>9.1f}"
+            print(f"{name:<22} {way:<10} {mib} {peak.bytes / real - 1:>+7.1%}")
 
 
 def taken(name: str, *, training: bool) -> int:

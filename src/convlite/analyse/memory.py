@@ -139,7 +139,8 @@ class _Live(Trace):
             self._compare(_scratch(args[0], args[1], out, self._plain))
         elif operation.name == "convolution_backward":
             grad, x, weight = args[:3]
-            self._compare(_scratch(x, weight, grad, self._plain) + (x.nbytes if self._plain else weight.nbytes))
+            both = min(x.nbytes, grad.nbytes) if self._plain else weight.nbytes  # here both are in blocks at once
+            self._compare(_scratch(x, weight, grad, self._plain) + both)
 
     def _compare(self, scratch: int = 0) -> None:
         if self.now + scratch > self.peak:
@@ -160,10 +161,10 @@ class _Live(Trace):
 
 
 def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
-    """What a convolution takes on a processor while it runs, as torch's allocator shows it.
+    """What a convolution takes on a processor while it runs, as the operating system sees it.
 
-    oneDNN's reorders the weight, and where tensors are not channels-last, writes its output in blocks first; but a
-    1×1 on a single thread is a plain matrix product. Torch leaves small single images to a matrix product over
+    oneDNN's reorders the weight, and where tensors are not channels-last, first its input into blocks and at the end
+    its output out of them, never both at once; but a 1×1 with stride 1 on a single thread is a plain matrix product. Torch leaves small single images to a matrix product over
     unfolded patches.
 
     Arguments:
@@ -171,10 +172,10 @@ def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
     """
     taps = weight[0, 0].numel()
     in_blocks = x.shape[0] > 1 or x.numel() > 20480 or x.shape[1] > weight.shape[1] or taps > 9
-    if taps == 1 and (not in_blocks or torch.get_num_threads() == 1):
+    if taps == 1 and x.shape[2:] == out.shape[2:] and (not in_blocks or torch.get_num_threads() == 1):
         return 0
     if in_blocks:
-        return weight.nbytes + (out.nbytes if plain else 0)
+        return weight.nbytes + (max(x.nbytes, out.nbytes) if plain else 0)
     return x.shape[1] * taps * out[0, 0].numel() * x.itemsize
 
 
