@@ -163,9 +163,9 @@ class _Live(Trace):
 def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
     """What a convolution takes on a processor while it runs, as the operating system sees it.
 
-    oneDNN's reorders the weight, and where tensors are not channels-last, first its input into blocks and at the end
-    its output out of them, never both at once; but a 1×1 with stride 1 on a single thread is a plain matrix
-    product. Torch leaves small single images to a matrix product over unfolded patches.
+    oneDNN's reorders the weight, and where tensors are not channels-last, first its input into blocks and then its
+    output out of them, never both at once; but a 1×1 with stride 1 on a single thread is a plain matrix product.
+    Torch leaves small single images to a matrix product over unfolded patches.
 
     Arguments:
         plain: whether the model's weights are contiguous, rather than channels-last.
