@@ -13,7 +13,6 @@ before tells what that does to the next user. A tool that fails, fails in its ow
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import gc
 import json
@@ -123,19 +122,28 @@ class Sound(nn.Module):
 def left(tool: str) -> dict[str, Any]:
     """What a tool leaves behind, in training mode and with gradients, as a user's network may be."""
     found: dict[str, Any] = {}
+    count = None
     for when, fails in (("after a count", False), ("after a failure", True)):
         net, inputs = Sound(fails=fails).train(), (torch.rand(2, 3, 8, 8),)
         net.last.eval()
         before = Photograph(net)
-        with contextlib.suppress(Exception, SystemExit):
-            count = quietly(tool, net, inputs)[0]
+        again = attempt(tool, net, inputs)
+        count = count or again
         found[when] = before.left()
         if fails:
             net.fails = False
-            with contextlib.suppress(Exception, SystemExit):
-                found["next count"] = quietly(tool, net, inputs)[0] / count
+            again = attempt(tool, net, inputs)
+            found["next count"] = again / count if again and count else None
         before.restore()
-    return found
+    return found if count else {"failure": "no count to compare with"}
+
+
+def attempt(tool: str, net: nn.Module, inputs: tuple[Tensor, ...]) -> float | None:
+    """A count, or None where the tool fails."""
+    try:
+        return quietly(tool, net, inputs)[0]
+    except (Exception, SystemExit):  # noqa: BLE001 - another's tool may raise anything
+        return None
 
 
 def seconds(toy: Toy, name: str, counts: dict[str, Any], rounds: int) -> dict[str, Any]:

@@ -76,15 +76,14 @@ def speed(found: dict[str, Any]) -> str:
 
 def leftovers(found: dict[str, Any]) -> str:
     """What stays in the model, torch and the random state; and the count after a failure."""
-    rows = [
-        [
-            tool,
-            "; ".join(one["after a count"]) or "nothing",
-            "; ".join(one["after a failure"]) or "nothing",
-            f"{one['next count']:.4g}×" if "next count" in one else "fails",
-        ]
-        for tool, one in found["left"].items()
-    ]
+    rows = []
+    for tool, one in found["left"].items():
+        if "failure" in one:
+            rows.append([tool, "fails", "fails", "fails"])
+        else:
+            first, second = ("; ".join(one[when]) or "nothing" for when in ("after a count", "after a failure"))
+            ratio = one["next count"]
+            rows.append([tool, first, second, "fails" if ratio is None else f"{ratio:.4g}×"])
     heads = ["", "after a count", "after a forward that raises", "next count ÷ first"]
     return "## Left behind\n\n" + table(heads, rows)
 

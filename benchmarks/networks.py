@@ -18,7 +18,7 @@ import convlite as cl
 from convlite.analyse.inputs import is_shape
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "models"), str(TESTS / "analyse")]
+sys.path[:0] = [str(TESTS), str(TESTS / "models"), str(TESTS / "analyse")]
 
 import peers  # noqa: E402
 from published import PUBLISHED  # noqa: E402

@@ -1,4 +1,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))  # for `peers`
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))  # for `published`

@@ -109,7 +109,7 @@ def time_layers(
                 try:
                     found[watching] = _one_run(model, paths if watching else {}, clock, args, kwargs)
                 except Exception as error:
-                    raise failure(model, (args, kwargs), None, error) from error
+                    raise failure("forward", paths, None, (args, kwargs), error) from error
             if done >= 0:
                 bare.append(found[False][0])
                 timed.append(found[True][0])
