@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from rich.console import RenderableType
-from torch import nn
+from torch import Tensor, nn
 
 from . import data, models
 from .analyse import analyse, examine, modules, summary
 from .analyse.latency import machine, measure_models
-from .data import Data
+from .data import Data, Source
 from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
@@ -70,7 +70,7 @@ def demo(
     show(f"\n3. Made light: {BUDGET.macs:.0%} of the MACs, {BUDGET.params:.0%} of the parameters, no labels")
     light = lighten(
         net,
-        digits.normalise(digits.train.pixels),
+        digits.normalise(_pixels(digits.train)),
         BUDGET,
         distil=DISTIL,
         seed=seed,
@@ -113,12 +113,17 @@ def _side(net: nn.Module, digits: Data, score: Score) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _pixels(images: Source) -> Tensor:
+    """All of them, (N, C, H, W)."""
+    return next(images.parts([torch.arange(len(images))])).pixels
+
+
 def _latency(nets: dict[str, nn.Module], digits: Data) -> dict[str, dict[str, Any]]:
     """Milliseconds of each network for each of BATCHES, in channels_last."""
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     laid_out = {name: net.to(memory_format=torch.channels_last) for name, net in nets.items()}  # type: ignore[call-overload]
     for batch in BATCHES:
-        images = digits.normalise(digits.test.pixels[:batch])  # (batch, C, H, W)
+        images = digits.normalise(_pixels(digits.test[:batch]))  # (batch, C, H, W)
         calls = {name: (net, images) for name, net in laid_out.items()}
         for name, timing in measure_models(calls, rounds=40, seconds=6).items():
             found[name][str(batch)] = timing.to_dict()

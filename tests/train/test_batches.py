@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from convlite.data import Images
 from convlite.train import Recipe
-from convlite.train.batches import augment, batches, steps_in
+from convlite.train.augment import augment
+from convlite.train.batches import batches, steps_in
 from convlite.train.seeds import generator
 
 CPU = torch.device("cpu")

@@ -277,7 +277,7 @@ def _load(source: str, size: Size | None, about: Any, skip_corrupt: bool) -> dat
 def _pictures(data: datasets.Data, seed: int, batch: int = 256) -> Iterator[Tensor]:
     """The training part as a network takes it, (N, C, H, W) at a time, in random order: files come by class."""
     order = torch.randperm(len(data.train), generator=generator(seed, "calibration"))
-    return (data.normalise(data.train.pixels[index]) for index in order.split(batch))
+    return (data.normalise(part.pixels) for part in data.train.parts(order.split(batch)))
 
 
 def _augmentation(about: Mapping[str, Any], data: datasets.Data) -> Any:

@@ -1,6 +1,8 @@
-"""Labelled images in memory: `load` gives a `Data`, the same for everybody who loads the same source."""
+"""Labelled images, in memory or in files: `load` gives a `Data`, the same for all who load the same source."""
 
+from .files import Files
+from .images import Images
 from .loading import load
-from .values import Data, Images
+from .values import Data, Source
 
-__all__ = ["Data", "Images", "load"]
+__all__ = ["Data", "Files", "Images", "Source", "load"]

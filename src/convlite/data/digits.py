@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import need
-from .values import Images
+from .images import Images
 
 
 def digits(size: tuple[int, int] = (32, 32), channels: int = 3) -> tuple[Images, Images, tuple[str, ...]]:

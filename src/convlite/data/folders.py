@@ -8,25 +8,17 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NoReturn
 
 from ..errors import InputError
-from .pictures import File
+from .archives import Listing, junk, tar, zipped
+from .encoded import File
 
 TRAIN = "train"
 TEST = ("test", "val", "valid", "validation")  # the first of these that is there is measured on
 HELD_OUT = 5  # of class folders without a split, one file in five
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a source holds: files by name, relative and with /, and its folders, also the empty ones."""
-
-    files: dict[str, File]
-    folders: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Split:
 
 
 def listing(source: Path) -> Listing:
-    """Everything in a folder or in a tar or zip archive; an archive's files are read into memory.
+    """Everything in a folder or in a tar or zip archive.
 
     Raises:
         InputError: nothing there, or it can't be read.
@@ -48,9 +40,9 @@ def listing(source: Path) -> Listing:
         if source.is_dir():
             found = _folder(source)
         elif tarfile.is_tarfile(source):
-            found = _tar(source)
+            found = tar(source)
         elif zipfile.is_zipfile(source):
-            found = _zip(source)
+            found = zipped(source)
         else:
             raise InputError(f"{source} is neither a folder nor a tar or zip archive: give one of those.")
     except OSError as error:
@@ -139,44 +131,8 @@ def _folder(root: Path) -> Listing:
     files: dict[str, File] = {}
     folders = set()
     for parent, inner, names in os.walk(root, onerror=fail, followlinks=True):
-        inner[:] = [name for name in inner if not _junk(name)]
+        inner[:] = [name for name in inner if not junk(name)]
         here = Path(parent)
         folders |= {(here / name).relative_to(root).as_posix() for name in inner}
-        files |= {(here / n).relative_to(root).as_posix(): here / n for n in names if not _junk(n)}
+        files |= {(here / n).relative_to(root).as_posix(): here / n for n in names if not junk(n)}
     return Listing(files, frozenset(folders))
-
-
-def _tar(source: Path) -> Listing:
-    files: dict[str, bytes] = {}
-    folders = []
-    with tarfile.open(source) as archive:
-        for member in archive:  # in order: a compressed archive can only be read from its start
-            if member.isdir():
-                folders.append(member.name)
-            elif (member.isfile() or member.islnk()) and (stream := archive.extractfile(member)):
-                files[member.name] = stream.read()
-    return _unpacked(files, folders)
-
-
-def _zip(source: Path) -> Listing:
-    with zipfile.ZipFile(source) as archive:
-        members = archive.infolist()
-        files = {m.filename: archive.read(m) for m in members if not m.is_dir()}
-        return _unpacked(files, [m.filename for m in members if m.is_dir()])
-
-
-def _unpacked(members: dict[str, bytes], names: Iterable[str]) -> Listing:
-    """A listing without the one outer folder that archives mostly have; nothing is written anywhere."""
-    inner = {PurePosixPath(name): content for name, content in members.items()}
-    inner = {path: content for path, content in inner.items() if not any(map(_junk, path.parts))}
-    folders = {PurePosixPath(name) for name in names} | {p for path in inner for p in path.parents}
-    folders = {path for path in folders if path.parts and not any(map(_junk, path.parts))}
-    tops = {path.parts[0] for path in (*inner, *folders)}
-    outer = tops.pop() if len(tops) == 1 and max((len(path.parts) for path in inner), default=0) > 2 else "."
-    files: dict[str, File] = {path.relative_to(outer).as_posix(): content for path, content in inner.items()}
-    return Listing(files, frozenset(p.relative_to(outer).as_posix() for p in folders) - {"."})
-
-
-def _junk(name: str) -> bool:
-    """What operating systems and tools leave in folders."""
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")

@@ -7,19 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import InputError, need
 from ..preprocess import Preprocess, statistics
-from . import pictures
 from .digits import digits
-from .folders import Listing, listing, split
-from .pictures import in_threads
+from .encoded import File
+from .files import Files
+from .folders import listing, split
+from .images import Images
+from .pictures import in_threads, size_of
 from .progress import track
-from .values import Data, Images
+from .values import Data
 
 SMALL = 96  # pictures that are all alike and no larger are kept as they are
 LARGE = 224  # the size that others are brought to, as usual since AlexNet
+SHARE = 0.5  # of the free memory: what takes more stays in its files
+BATCH = 256  # pictures decoded at once when loading
+SAMPLE = 1024  # pictures that the mean and deviation of files are taken from
 
 
 def load(
@@ -30,8 +34,9 @@ def load(
     preprocess: Preprocess | None = None,
     skip_corrupt: bool = False,
     progress: bool = True,
+    in_memory: bool | None = None,
 ) -> Data:
-    """Labelled images, checked, decoded and split, in memory as uint8.
+    """Labelled images, checked and split: small pictures in memory as uint8, others decoded when they are needed.
 
     Arguments:
         data: `digits`, the embedded handwritten digits (1,347 to learn from, 450 held out); or a folder,
@@ -46,6 +51,8 @@ def load(
         preprocess: what a network takes, in the place of size and channels.
         skip_corrupt: leave unreadable pictures out and name them in `skipped`.
         progress: show a bar on stderr when it takes over two seconds.
+        in_memory: decode everything now, or nothing; by default what is no larger than 96 each way and takes no
+            more than half of the free memory. Mean and deviation of files are those of 1,024 of them.
 
     Raises:
         InputError: no such data, no or empty class folders, one class only, a picture that can't be
@@ -67,7 +74,7 @@ def load(
         raise InputError(
             f"There is no data {str(data)!r}: give 'digits', a folder of class folders, or an archive of one."
         )
-    parts = _load_files(Path(data), how, channels, skip_corrupt, progress)
+    parts = _load_files(Path(data), how, channels, skip_corrupt, progress, in_memory)
     return parts if preprocess else replace(parts, preprocess=_with_statistics(parts.preprocess, parts.train))
 
 
@@ -76,81 +83,83 @@ def _plain(size: tuple[int, int], channels: int) -> Preprocess:
     return Preprocess(size, (0.0,) * channels, (1.0,) * channels)
 
 
-def _with_statistics(how: Preprocess, images: Images) -> Preprocess:
+def _with_statistics(how: Preprocess, images: Images | Files) -> Preprocess:
+    if isinstance(images, Files):  # evenly through all classes
+        some = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().long()
+        images = next(images.parts([some]))
+        if not len(images):
+            raise InputError("None of the pictures looked at can be read: check what they are.")
     mean, std = statistics(images.pixels)
     return replace(how, mean=mean, std=std)
 
 
-def _load_files(source: Path, how: Preprocess | None, channels: int, skip_corrupt: bool, progress: bool) -> Data:
+def _load_files(
+    source: Path, how: Preprocess | None, channels: int, skip: bool, progress: bool, in_memory: bool | None
+) -> Data:
     found = listing(source)
     parts = split(found, str(source))
     names = [name for name, _ in parts.train + parts.test]
-    how = how or _plain(_common_size([found.files[name] for name in names], progress), channels)
-    _check_memory(len(names), how.shape, str(source))
-
-    pixels = torch.empty((len(names), *how.shape), dtype=torch.uint8)
-    failures = {
-        name: why
-        for name, why in zip(names, _decode(found, names, pixels, how, stop=not skip_corrupt, progress=progress))
-        if why
-    }
-    if failures and not skip_corrupt:
-        name, why = next(iter(failures.items()))
-        raise InputError(
-            f"{source / name} can't be read ({why}): replace it, or leave such files out with skip_corrupt."
-        )
-    good = [row for row, name in enumerate(names) if name not in failures]
-    for row, kept in enumerate(good):  # closing the gaps in place: a copy could take more than the memory has
-        if row != kept:
-            pixels[row] = pixels[kept]
+    files = [found.files[name] for name in names]
+    how = how or _plain(_common_size(files), channels)
+    if in_memory is None:
+        in_memory = max(how.size) <= SMALL and _bytes(len(names), how) <= SHARE * _free()
+    _check_memory(len(names) if in_memory else min(len(names), BATCH), how, str(source))
 
     index = {name: label for label, name in enumerate(parts.classes)}
-    labels = torch.tensor([index[c] for _, c in parts.train + parts.test])[good]
-    count = sum(name not in failures for name, _ in parts.train)
-    train = Images(pixels[:count], labels[:count])
-    test = Images(pixels[count : len(good)], labels[count:])
-    lost = [name for name, label in index.items() if not (train.labels == label).any()]
-    if lost or not len(test):
+    labels = torch.tensor([index[c] for _, c in parts.train + parts.test])
+    every = Files(files, names, labels, how, skip, source=str(source))
+    train, test = every[: len(parts.train)], every[len(parts.train) :]
+    if not in_memory:
+        return Data(train, test, parts.classes, how, str(source), every.broken)
+    sides = _decoded(every, len(parts.train), progress)
+    lost = [name for name, label in index.items() if not (sides[0].labels == label).any()]
+    if lost or not len(sides[1]):
         which = f"class {lost[0]}" if lost else "held-out part"
         raise InputError(
-            f"Nothing of the {which} of {source} can be read: replace the {len(failures)} broken files."
+            f"Nothing of the {which} of {source} can be read: replace the {len(every.broken)} broken files."
         )
-    skipped = tuple(failures.items())
-    return Data(train, test, parts.classes, how, source=str(source), skipped=skipped)
+    return Data(*sides, parts.classes, how, str(source), every.broken)
 
 
-def _decode(
-    found: Listing, names: Sequence[str], pixels: Tensor, how: Preprocess, stop: bool, progress: bool
-) -> list[str | None]:
-    """Fill the rows of `pixels`; for each, why that failed, or None. `stop`: no further than a failure."""
-
-    def decode(row: int) -> str | None:
-        picture = pictures.read(found.files[names[row]], how)
-        if isinstance(picture, str):
-            return picture
-        pixels[row] = picture
-        return None
-
-    failures = []
-    for why in track(in_threads(decode, range(len(names))), len(names), "reading images", progress):
-        failures.append(why)
-        if why and stop:
-            break
-    return failures
+def _decoded(every: Files, train: int, progress: bool) -> tuple[Images, Images]:
+    """All of it in memory: the first `train` images, and the others."""
+    pixels = torch.empty((len(every), *every.how.shape), dtype=torch.uint8)
+    labels = torch.empty(len(every), dtype=torch.int64)
+    cuts = torch.arange(len(every)).split(BATCH)
+    count = kept = 0
+    for part in track(every.parts(cuts), len(cuts), "reading images", progress):
+        pixels[count : count + len(part)], labels[count : count + len(part)] = part.pixels, part.labels
+        count += len(part)
+    broken = set(every.broken)
+    kept = sum(name not in broken for name in every.names[:train])
+    return Images(pixels[:kept], labels[:kept]), Images(pixels[kept:count], labels[kept:count])
 
 
-def _common_size(files: Sequence[pictures.File], progress: bool) -> tuple[int, int]:
-    sizes = track(in_threads(pictures.size_of, files), len(files), "looking at images", progress)
-    alike = {size for size in sizes if not isinstance(size, str)}  # what can't be read is dealt with when decoding
-    own = alike.pop() if len(alike) == 1 else (LARGE, LARGE)
-    return own if max(own) <= SMALL else (LARGE, LARGE)
+def _common_size(files: Sequence[File]) -> tuple[int, int]:
+    """The size of all pictures, if it is one and small; it looks no further than the first that is otherwise."""
+    own: tuple[int, int] | None = None
+    for size in in_threads(size_of, files):
+        if isinstance(size, str):
+            continue  # what can't be read is dealt with when decoding
+        own = own or size
+        if size != own or max(size) > SMALL:
+            return LARGE, LARGE
+    return own or (LARGE, LARGE)
 
 
-def _check_memory(count: int, shape: tuple[int, int, int], source: str) -> None:
-    needed = count * shape[0] * shape[1] * shape[2]
-    free = need("psutil", "train").virtual_memory().available
+def _bytes(count: int, how: Preprocess) -> int:
+    channels, height, width = how.shape
+    return count * channels * height * width
+
+
+def _free() -> int:
+    return int(need("psutil", "train").virtual_memory().available)
+
+
+def _check_memory(count: int, how: Preprocess, source: str) -> None:
+    needed, free = _bytes(count, how), _free()
     if needed > 0.8 * free:
         raise InputError(
-            f"{source} takes {needed / 1e9:.1f} GB as {count} images of {shape[1]}x{shape[2]}, more than the "
+            f"{source} takes {needed / 1e9:.1f} GB as {count} images of {how.size[0]}x{how.size[1]}, more than the "
             f"{free / 1e9:.1f} GB of free memory allow: give a smaller size."
         )

@@ -1,4 +1,4 @@
-"""Image files as pixels: decoded with Pillow, brought to one size, in threads."""
+"""Encoded pictures as pixels, brought to one size: JPEG with simplejpeg, everything else with Pillow."""
 
 from __future__ import annotations
 
@@ -9,53 +9,105 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import need
 from ..preprocess import Preprocess
+from . import jpeg
+from .encoded import File, content_of
+from .jpeg import Pixels
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-File = Path | bytes  # where an encoded picture is: a file, or its content
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+Box = tuple[int, int, int, int]  # top, left, height, width
+Window = Callable[[int, int], Box]  # of a picture's height and width, the part to take
 
 
-def read(file: File, how: Preprocess) -> Tensor | str:
-    """One picture as pixels: turned upright, scaled, its middle cut out. Transparency is dropped.
+def read(file: File, how: Preprocess, window: Window | None = None) -> Tensor | str:
+    """One picture as pixels: turned upright, scaled, its middle or a part cut out. Transparency is dropped.
+
+    A JPEG that is larger than needed is decoded at a half, a quarter or an eighth of its size, at least
+    twice the size wanted, or of a part at least as large, so that the scaling after it has enough to average.
 
     Arguments:
         how: its size, crop, interpolation and number of channels: 3 for colour, 1 for grey. A picture of that
             size is left as it is where the crop is 1. Of 16 bits the upper 8 are kept.
+        window: the part to take in the place of the middle; it is scaled bilinearly, with antialiasing.
 
     Returns:
         uint8 (channels, H, W), or, where the picture can't be read, one phrase that says why.
     """
+    box: Box | None = None
 
-    def decode(image: Any) -> Tensor:
-        pillow, ops = need("PIL.Image", "train"), need("PIL.ImageOps", "train")
-        # A JPEG decodes several times faster at a half or a quarter of its size; 2x leaves the filter room.
-        image.draft(None, (2 * round(max(how.size) / how.crop),) * 2)
-        image = ops.exif_transpose(image)
+    def wanted(height: int, width: int) -> int:
+        nonlocal box
+        if window is None:
+            return min(height, width) // (2 * round(max(how.size) / how.crop))
+        box = window(height, width)
+        return min(box[2] // how.size[0], box[3] // how.size[1])
+
+    def decode(file: File) -> Tensor:
+        content = content_of(file)
+        found = jpeg.decode(content, how.channels, wanted)
+        if found is None:
+            pixels = _with_pillow(content, how.channels)
+            size = pixels.shape[:2]
+            wanted(*size)
+        else:
+            pixels, size = found
+        if box is None:
+            return middle(pixels, how, how.interpolation)
+        return part(pixels, size, box, how.size)
+
+    return guarded(file, decode)
+
+
+def size_of(file: File) -> tuple[int, int] | str:
+    """Height and width of a picture from its header alone, or one phrase that says why it has none."""
+
+    def measure(file: File) -> tuple[int, int]:
+        source = file if isinstance(file, Path) else BytesIO(content_of(file))
+        with need("PIL.Image", "train").open(source) as image:
+            width, height = image.size
+            turn = image.getexif().get(need("PIL.ExifTags", "train").Base.Orientation, 1)
+            return (width, height) if turn >= jpeg.ON_ITS_SIDE else (height, width)
+
+    return guarded(file, measure)
+
+
+def in_threads(work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    """The results in order; what is still waiting is dropped when the caller stops early."""
+    pool = ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 1))  # decoders let go of the interpreter lock
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_pillow(content: bytes, channels: int) -> Pixels:
+    pillow, ops = need("PIL.Image", "train"), need("PIL.ImageOps", "train")
+    with pillow.open(BytesIO(content)) as opened:
+        image = ops.exif_transpose(opened)
         if image.mode.startswith("I;16"):
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if "transparency" in image.info:
             image = image.convert("RGBA")
-        image = image.convert("RGB" if how.channels == 3 else "L")
-        pixels = np.array(_scaled(image, how, pillow.Resampling[how.interpolation.upper()]))
-        return torch.from_numpy(pixels).reshape(*how.size, how.channels).permute(2, 0, 1)
-
-    return _opened(file, decode)
+        pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _scaled(image: Any, how: Preprocess, method: Any) -> Any:
-    """The middle of the picture, scaled so that the shorter side is the size over the crop, rounded down."""
+def middle(pixels: Pixels, how: Preprocess, interpolation: str) -> Tensor:
+    """The middle of a picture (H, W, C), its shorter side scaled to the size over the crop, rounded down."""
+    pillow = need("PIL.Image", "train")
     height, width = how.size
-    sides = image.height, image.width
+    sides = pixels.shape[:2]
     covered = [int(wanted / how.crop) for wanted in how.size]
     short = max((0, 1), key=lambda i: covered[i] / sides[i])  # the side that is covered just so
     scaled = [
@@ -66,34 +118,27 @@ def _scaled(image: Any, how: Preprocess, method: Any) -> Any:
     y, x = sides[0] / scaled[0], sides[1] / scaled[1]
     # The same pixels as scaling all of it and cutting then, without the memory that a long strip would take.
     box = (left * x, top * y, min((left + width) * x, sides[1]), min((top + height) * y, sides[0]))
-    return image.resize((width, height), method, box)
+    image = pillow.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
+    image = image.resize((width, height), pillow.Resampling[interpolation.upper()], box)
+    return torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
 
 
-def size_of(file: File) -> tuple[int, int] | str:
-    """Height and width of a picture from its header alone, or one phrase that says why it has none."""
-
-    def measure(image: Any) -> tuple[int, int]:
-        width, height = image.size
-        orientation = image.getexif().get(need("PIL.ExifTags", "train").Base.Orientation, 1)
-        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)  # 5 to 8 lie on their side
-
-    return _opened(file, measure)
-
-
-def in_threads(work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-    """The results in order; what is still waiting is dropped when the caller stops early."""
-    pool = ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 1))  # Pillow lets go of the interpreter lock
-    try:
-        yield from pool.map(work, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def part(pixels: Pixels, size: tuple[int, int], box: Box, to: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """A part of a picture of `size`, scaled; its pixels (H, W, C) may be there at a smaller scale."""
+    y, x = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
+    top, left = int(box[0] * y), int(box[1] * x)
+    height, width = max(1, round(box[2] * y)), max(1, round(box[3] * x))
+    cut = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    images = torch.from_numpy(cut).permute(2, 0, 1)[None]  # (1, C, h, w)
+    # On uint8 this is Pillow's algorithm, twice as fast.
+    return F.interpolate(images, to, mode=mode, antialias=mode == "bilinear")[0]  # (C, H, W)
 
 
-def _opened(file: File, use: Callable[[Any], A]) -> A | str:
+def guarded(file: File, use: Callable[[File], A]) -> A | str:
+    """What comes of a file, or, in one phrase, what decoders say of a broken one."""
     pillow = need("PIL.Image", "train")
     try:
-        with pillow.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return use(image)
+        return use(file)
     except need("PIL", "train").UnidentifiedImageError:
         return "it is no image, or of a type that Pillow doesn't know"
     except OSError as error:

@@ -1,33 +1,19 @@
-"""Labelled images as values."""
+"""A data set as a value: what is learnt from, what is measured on, and what the labels mean."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..preprocess import Preprocess
+from .files import Files
+from .images import Images
 
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images.
-
-    Arguments:
-        pixels: uint8, (N, C, H, W).
-        labels: int64, (N,); indices into the data's classes.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor | slice) -> Images:
-        return Images(self.pixels[index], self.labels[index])
+Source = Images | Files
+"""Labelled images: `len`, `labels`, `read(index)`, and `parts` of them, one after the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +27,35 @@ class Data:
         preprocess: how the pictures were brought to their size, and how pixels become a network's input; mean
             and deviation are those of `train` alone, unless a checkpoint says others.
         source: what it was loaded from.
-        skipped: (file, why) of what could not be read and was left out.
+        broken: why, by file, for what could not be read and was left out; grows while files are decoded.
+        ignore: where labels are masks, the value in them that is no class; None where labels are classes.
     """
 
-    train: Images
-    test: Images
+    train: Source
+    test: Source
     classes: tuple[str, ...]
     preprocess: Preprocess
     source: str
-    skipped: tuple[tuple[str, str], ...] = ()
+    broken: dict[str, str] = field(default_factory=dict)
+    ignore: int | None = None
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(file, why) of what could not be read so far and was left out."""
+        return tuple(sorted(self.broken.items()))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        channels, height, width = self.train.pixels.shape[1:]
-        return channels, height, width
+        return self.preprocess.shape
+
+    def describe(self) -> str:
+        """Where the pictures are, in one line: in memory, or decoded from their files whenever they are needed."""
+        count = f"{len(self.train):,} and {len(self.test):,} pictures of {self.shape[1]}x{self.shape[2]}"
+        if isinstance(self.train, Images) and isinstance(self.test, Images):
+            held = self.train.pixels.nbytes + self.test.pixels.nbytes
+            return f"{count} in memory ({held / 1e6:.0f} MB)"
+        return f"{count}, decoded from {self.source} as they are needed"
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 (N, C, H, W), as a network takes them: float32, (x / 255 - mean) / std."""

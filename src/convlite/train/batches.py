@@ -1,4 +1,4 @@
-"""From images in memory to the batches of an epoch, the same for the same seed and epoch."""
+"""From labelled images to the batches of an epoch, the same for the same seed and epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..data import Data, Images
+from ..data import Data, Source
+from ..errors import InputError
+from .augment import Draw, augment, change, random_part
 from .recipe import Recipe
 from .seeds import generator
 
@@ -18,21 +20,79 @@ def steps_in(count: int, recipe: Recipe) -> int:
 
 
 def batches(
-    images: Images, recipe: Recipe, seed: int, epoch: int, device: torch.device
+    images: Source,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    *,
+    start_step: int = 0,
+    process_index: int = 0,
+    num_processes: int = 1,
+    workers: int | None = None,
+    classes: int | None = None,
+    ignore: int = 255,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in random order and augmented: pixels uint8 (N, C, H, W) and labels (N,)."""
+    """Every image once, in random order and augmented: pixels uint8 (N, C, H, W), and labels.
+
+    All that is random comes from the seed, the epoch and the image alone: never from the number of workers or
+    processes, nor from the step that is begun with.
+
+    Arguments:
+        images: also files, which are then decoded ahead. Where they leave out what can't be read, the next
+            readable image takes its place, so that all batches keep their size.
+        start_step: the first step wanted; those before it cost nothing.
+        process_index: which of the processes this is: each gets its own part of every step's images, see `share`.
+        num_processes: how many there are.
+        workers: threads that decode files; one a processor by default, 0 for none.
+        classes: how many there are, for `mixup` and `cutmix`; by default as many as the labels have.
+        ignore: the value in masks of what is no class.
+
+    Yields:
+        Labels int64 (N,); with `mixup` or `cutmix` the shares of the classes, float32 (N, classes); where
+        they are masks, uint8 (N, H, W).
+
+    Raises:
+        InputError: fewer images in a step than processes, or masks with a recipe that would part them from
+            their images.
+    """
     order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
     # Nearly equal parts: no image is dropped, and no tiny last batch upsets the batch norms.
-    for step, index in enumerate(order.tensor_split(steps_in(len(images), recipe))):
-        batch = images[index]
-        pixels = batch.pixels.to(device, non_blocking=True)
-        if recipe.shift or recipe.flip:
-            pixels = augment(pixels, recipe.shift, recipe.flip, generator(seed, "augment", epoch, step))
-        yield pixels, batch.labels.to(device, non_blocking=True)
+    parts = order.tensor_split(steps_in(len(images), recipe))
+    shares = [share(len(part), recipe, process_index, num_processes) for part in parts]
+    windows = random_part(recipe.crop, seed, epoch) if recipe.crop < 1 else None
+    mine = (parts[step][shares[step]] for step in range(start_step, len(parts)))
+    read = images.parts(mine, windows=windows, replaced=True, workers=workers)
+    for step, part in enumerate(read, start_step):
+        pixels = part.pixels.to(device, non_blocking=True)
+        labels = part.labels.to(device, non_blocking=True)
+        if classes is None and labels.ndim == 1 and recipe.mixes:
+            classes = int(images.labels.max()) + 1
+        draw = Draw(len(parts[step]), shares[step], seed, epoch, step, device)
+        yield change(pixels, labels, recipe, draw, classes or 0, ignore)
+
+
+def share(count: int, recipe: Recipe, process_index: int, num_processes: int) -> slice:
+    """Which of a step's `count` images one of the processes gets: nearly equal parts, in their order.
+
+    Images that are mixed with each other stay together, so that each process has both.
+
+    Raises:
+        InputError: there is none for some process.
+    """
+    together = 2 if recipe.mixes else 1
+    units = -(-count // together)
+    if units < num_processes:
+        raise InputError(
+            f"A step of {count} images can't be shared by {num_processes} processes: give a larger batch_size, at "
+            f"least {together * num_processes}, or more images."
+        )
+    ends = [min(units * i // num_processes * together, count) for i in (process_index, process_index + 1)]
+    return slice(*ends)
 
 
 def augmentation(recipe: Recipe, data: Data) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """What the recipe does to pictures, for pictures that are normalised already: (N, C, H, W) → the same."""
+    """The recipe's shifts and flips for pictures that are normalised already: (N, C, H, W) → the same."""
     black = data.normalise(torch.zeros(1, data.shape[0], 1, 1, dtype=torch.uint8))  # (1, C, 1, 1)
 
     def move(images: Tensor, source: torch.Generator) -> Tensor:
@@ -40,27 +100,3 @@ def augmentation(recipe: Recipe, data: Data) -> Callable[[Tensor, torch.Generato
         return augment(images - floor, recipe.shift, recipe.flip, source) + floor
 
     return move
-
-
-def augment(pixels: Tensor, shift: int, flip: bool, source: torch.Generator) -> Tensor:
-    """Move each image by up to `shift` pixels each way, black coming in, and mirror half of them if `flip`.
-
-    Arguments:
-        pixels: any type, (N, C, H, W).
-        source: draws the moves, on the CPU, so that every device sees the same ones.
-
-    Returns:
-        As given, channels last in memory.
-    """
-    n, _, height, width = pixels.shape
-    moves = torch.randint(-shift, shift + 1, (2, n, 1), generator=source)
-    rows = torch.arange(height) + moves[0]  # (N, H)
-    columns = torch.arange(width) + moves[1]  # (N, W)
-    if flip:
-        mirrored = torch.rand((n, 1), generator=source) < 0.5
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    # One gather for all of it, from pictures with a black border.
-    padded = torch.nn.functional.pad(pixels, (shift, shift, shift, shift)).permute(0, 2, 3, 1)
-    image = torch.arange(n, device=pixels.device)[:, None, None]
-    rows, columns = ((i + shift).to(pixels.device) for i in (rows, columns))
-    return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (N, C, H, W)

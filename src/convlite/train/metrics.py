@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Data, Images
+from ..data import Data, Source
 from ..data.progress import track
 from ..errors import InputError
 
@@ -41,7 +41,7 @@ class Score:
 
 
 def evaluate(
-    model: nn.Module, images: Images, data: Data, *, batch_size: int = 256, progress: bool = True
+    model: nn.Module, images: Source, data: Data, *, batch_size: int = 256, progress: bool = True
 ) -> Score:
     """Measure a network on images of a data set; it is left as it was.
 
@@ -56,15 +56,17 @@ def evaluate(
     if not len(images):
         raise InputError("There are no images to evaluate on: give data with a test part.")
     check_fit(model, data.shape, len(data.classes))
-    right = torch.zeros(len(data.classes), dtype=torch.int64)
+    right, there = torch.zeros(2, len(data.classes), dtype=torch.int64)
     correct = in_five = 0
     loss = 0.0
-    parts = range(0, len(images), batch_size)
+    parts = torch.arange(len(images)).split(batch_size)
     with as_evaluated(model), torch.no_grad():
         device = device_of(model)
-        for start in track(parts, len(parts), "evaluating", progress):
-            part = images[start : start + batch_size]
+        for part in track(images.parts(parts), len(parts), "evaluating", progress):
+            if not len(part):
+                continue  # none of them could be read
             labels = part.labels.to(device)
+            there += torch.bincount(part.labels, minlength=len(there))
             logits = model(data.normalise(part.pixels.to(device))).float()  # (N, classes)
             hits = logits.argmax(1) == labels
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices
@@ -72,8 +74,9 @@ def evaluate(
             in_five += int((best == labels[:, None]).any(1).sum())
             loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
             right += torch.bincount(labels[hits], minlength=len(right)).cpu()
-    count = len(images)
-    there = torch.bincount(images.labels, minlength=len(right))
+    count = int(there.sum())
+    if not count:
+        raise InputError(f"None of the {len(images)} images can be read: replace them.")
     per_class = tuple(r / n if n else None for r, n in zip(right.tolist(), there.tolist(), strict=True))
     return Score(correct / count, in_five / count, correct, count, loss / count, per_class)
 

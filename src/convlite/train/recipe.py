@@ -28,6 +28,15 @@ class Recipe:
         aux: how much each auxiliary head's loss counts, where a network has them (Szegedy et al. 2015, section 5).
         shift: images are moved at random by up to this many pixels each way.
         flip: images are mirrored at random, left to right: not for digits, letters or signs.
+        crop: random parts of the pictures are taken, of at least this share of their area and of aspect 3:4 to
+            4:3, and scaled to the size; 1 takes the middle, as in evaluation.
+        colour: brightness, contrast and saturation are changed at random, by a factor in 1 ± this.
+        hue: colours are turned at random, by up to this share of a full turn each way.
+        randaugment: how many of RandAugment's operations change a picture (Cubuk et al. 2019).
+        magnitude: how strongly, from 0 to 30.
+        erase: share of the pictures that lose a random rectangle (Zhong et al. 2017).
+        mixup: alpha of the Beta distribution that two pictures are added up by (Zhang et al. 2017); 0 for never.
+        cutmix: likewise for a rectangle of one put into the other (Yun et al. 2019).
 
     The defaults suit small images and some thousand of them.
 
@@ -46,6 +55,14 @@ class Recipe:
     aux: float = 0.3
     shift: int = 3
     flip: bool = False
+    crop: float = 1.0
+    colour: float = 0.0
+    hue: float = 0.0
+    randaugment: int = 0
+    magnitude: float = 9.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         _expect(self.epochs >= 1, "epochs", self.epochs, "1 or more")
@@ -57,8 +74,21 @@ class Recipe:
         _expect(0 <= self.warmup <= 1, "warmup", self.warmup, "from 0 to 1")
         _expect(0 <= self.aux < math.inf, "aux", self.aux, "0 or more")
         _expect(self.shift >= 0, "shift", self.shift, "0 or more")
+        _expect(0 < self.crop <= 1, "crop", self.crop, "above 0, up to 1")
+        _expect(0 <= self.colour <= 1, "colour", self.colour, "from 0 to 1")
+        _expect(0 <= self.hue <= 0.5, "hue", self.hue, "from 0 to 0.5")
+        _expect(self.randaugment >= 0, "randaugment", self.randaugment, "0 or more")
+        _expect(0 <= self.magnitude <= 30, "magnitude", self.magnitude, "from 0 to 30")
+        _expect(0 <= self.erase <= 1, "erase", self.erase, "from 0 to 1")
+        _expect(0 <= self.mixup < math.inf, "mixup", self.mixup, "0 or more")
+        _expect(0 <= self.cutmix < math.inf, "cutmix", self.cutmix, "0 or more")
         if self.schedule not in SCHEDULES:
             raise InputError(f"There is no schedule {self.schedule!r}: {nearest(self.schedule, SCHEDULES)}")
+
+    @property
+    def mixes(self) -> bool:
+        """Pictures are mixed with each other, so that each has shares of two classes."""
+        return bool(self.mixup or self.cutmix)
 
     def rate_at(self, progress: float) -> float:
         """The learning rate when `progress` (0 to 1) of the steps are done: it depends on nothing else."""
