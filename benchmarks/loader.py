@@ -2,11 +2,11 @@
 
     python benchmarks/loader.py photos.tar
 
-`photos.tar` is any folder or archive of JPEG photographs; they are unpacked into a temporary folder, as classes of
-a data set. Both loaders take random parts of at least 8% of the area, scaled to 224x224 and mirrored at random, as
-float32 batches of 32 normalised with ImageNet's numbers, with two workers: processes there, threads here. Rounds are
-interleaved, one epoch over all photographs (so many times that it holds some 800) each; the ratio is taken round by round.
-What differs in the pixels is measured last, over the same parts of every photograph.
+`photos.tar` is any folder or tar archive of JPEG photographs. Both loaders take random parts of at least 8% of
+their area, scaled to 224x224 and mirrored at random, as float32 batches of 32 normalised with ImageNet's numbers,
+with two workers: processes there, threads here. A round is an epoch over some 800 files, the photographs several
+times; rounds alternate, and the ratio is that of two neighbours. Last, the same parts of the photographs are compared,
+pixel by pixel, with those that Pillow makes.
 """
 
 import argparse
@@ -21,13 +21,16 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from convlite.analyse.latency import machine
 from convlite.data import Data, load
 from convlite.data.archives import tar
+from convlite.data.encoded import content_of
 from convlite.data.pictures import SUFFIXES
 from convlite.preprocess import IMAGENET, Preprocess
 from convlite.train import Recipe
+from convlite.train.allocator import keep_freed_memory
 from convlite.train.augment import random_part
 from convlite.train.batches import batches
 
@@ -44,7 +47,8 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder or tar archive of photographs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    torch.set_num_threads(1)  # both: the work is in the workers
+    torch.set_num_threads(1)  # for both: the work is in the workers
+    keep_freed_memory()  # for both, as in training
     with tempfile.TemporaryDirectory() as folder:
         count = unpack(given.photos, Path(folder))
         how = Preprocess((SIZE, SIZE), *IMAGENET)
@@ -58,27 +62,23 @@ def main() -> None:
                 rates[name].append(seen / (time.perf_counter() - begun))
         difference = [abs_difference(data, i) for i in range(0, len(data.train), max(1, len(data.train) // 100))]
     here = machine()
-    print(
-        f"{count} photographs, {WORKERS} workers, {given.rounds} rounds; {here.processor}, {os.cpu_count()} CPUs,"
-    )
-    print(f"load {here.load}, torch {here.torch}")
+    print(f"{count} photographs, {WORKERS} workers, {given.rounds} rounds")
+    print(f"{here.processor}, {os.cpu_count()} CPUs, load {here.load}, torch {here.torch}")
     for name, found in rates.items():
         print(f"{name:<11} {spread(found[1:])} images/s")
     ratios = [ours / theirs for ours, theirs in zip(rates["convlite"][1:], rates["DataLoader"][1:], strict=True)]
     print(f"ratio       {spread(ratios, 2)} (median ± half the middle 50%)")
-    print(
-        f"pixels differ from Pillow's by {statistics.fmean(difference):.2f} of 255 on average, at most {max(difference):.2f} in a picture"
-    )
+    mean, most = statistics.fmean(difference), max(difference)
+    print(f"pixels differ from Pillow's by {mean:.2f} of 255 on average, in one picture by {most:.2f}")
 
 
 def unpack(photos: Path, folder: Path) -> int:
-    """Put the photographs into two classes of train and test; return how many those of train are."""
+    """Put the photographs into two classes of train and test; return how many they are."""
     if photos.is_dir():
-        found = {
-            path.name: path.read_bytes() for path in sorted(photos.rglob("*")) if path.suffix.lower() in SUFFIXES
-        }
+        paths = [path for path in sorted(photos.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        found = {path.name: path.read_bytes() for path in paths}
     else:
-        found = {name.replace("/", "-"): file.read() for name, file in sorted(tar(photos).files.items())}
+        found = {name.replace("/", "-"): content_of(file) for name, file in sorted(tar(photos).files.items())}
     for part, copies in {"train": -(-PICTURES // len(found)), "test": 1}.items():
         for number, (name, content) in enumerate(found.items()):
             for copy in range(copies):
@@ -103,7 +103,7 @@ def plain(folder: Path) -> Callable[[int], int]:
         transforms.Normalize(*IMAGENET),
     ]
     images = ImageFolder(str(folder / "train"), transforms.Compose(steps))
-    loader = torch.utils.data.DataLoader(images, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+    loader = DataLoader(images, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
     return lambda epoch: sum(len(pixels) for pixels, _ in loader)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import need
 
 Pixels = NDArray[np.uint8]  # (H, W, C)
+SCAN = b"\xff\xda"  # where the coded pixels begin
 LARGEST = 178_956_970  # pixels: Pillow takes more for an attack, and says so
 SCALES = (8, 4, 2)  # what libjpeg divides by quickly: fewer coefficients to transform
 
@@ -62,7 +63,8 @@ def decode(
 
 def _orientation(content: bytes) -> int:
     """1 to 8, as in Exif; 1, upright, where nothing or nonsense is said."""
-    if b"Exif\0\0" not in content and b"tiff:Orientation" not in content:
+    head = content[: content.find(SCAN) + 1]  # all that is said before the pixels
+    if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
         return 1  # without asking Pillow, which takes as long as a tenth of the decoding
     pillow = need("PIL.Image", "train")
     try:
