@@ -5,8 +5,8 @@
 `photos.tar` is any folder or tar archive of JPEG photographs. Both loaders take random parts of at least 8% of
 their area, scaled to 224x224 and mirrored at random, as float32 batches of 32 normalised with ImageNet's numbers,
 with two workers: processes there, threads here. A round is an epoch over some 800 files, the photographs several
-times; rounds alternate, and the ratio is that of two neighbours. Last, the same parts of the photographs are compared,
-pixel by pixel, with those that Pillow makes.
+times; rounds alternate, and the ratio is that of two neighbours. Last, the same parts of the photographs are
+compared, pixel by pixel, with those that Pillow makes.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convlite import data
-from convlite.data import folders, pictures
+from convlite.data import folders
 from convlite.errors import InputError
 from convlite.preprocess import Preprocess, statistics
 
@@ -173,55 +173,6 @@ def test_an_archive_is_the_folder_it_was_made_of(folder, tmp_path, pack):
     Path(archive).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="packed"):
         data.load(archive)
-
-
-# --- pictures
-
-
-def test_other_pictures_are_cut_in_the_middle_and_scaled(tmp_path):
-    image = np.zeros((40, 80, 3), np.uint8)
-    image[:, 20:60] = 255  # the middle square is white
-    Image.fromarray(image).save(tmp_path / "wide.png")
-    assert (pictures.read(tmp_path / "wide.png", plain(20, 20))[:, :, 1:-1] == 255).all()
-    assert (pictures.read(tmp_path / "wide.png", plain(20, 20)) > 200).all()  # the edges, blurred by the scaling
-    assert pictures.read(tmp_path / "wide.png", plain(40, 80)).float().mean() == 127.5
-
-
-def test_a_picture_is_turned_upright(tmp_path):
-    image = Image.fromarray(np.repeat(np.arange(0, 200, 10, dtype=np.uint8)[:, None], 40, axis=1))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # held on its side
-    image.save(tmp_path / "turned.png", exif=exif)
-    assert pictures.size_of(tmp_path / "turned.png") == (40, 20)
-    upright = pictures.read(tmp_path / "turned.png", plain(40, 20, 1))[0]
-    assert (upright[:, :-1] > upright[:, 1:]).all() and (upright[0] == upright[-1]).all()
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_every_mode_becomes_colour_or_grey(mode, tmp_path):
-    white = Image.new("L", (6, 6), 255)
-    if mode == "I;16":
-        white = Image.fromarray(np.full((6, 6), 65535, np.uint16))
-    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
-    (white if mode == "I;16" else white.convert("RGB").convert(mode)).save(path)
-    for channels in (1, 3):
-        assert (pictures.read(path, plain(6, 6, channels)) == 255).all()
-
-
-@pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::RuntimeWarning"
-)  # of broken headers, and large sizes in them
-@given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp", "tiff"]), st.floats(0, 1), st.binary(max_size=4))
-@settings(deadline=None, max_examples=150)
-def test_broken_pictures_never_raise(kind, where, junk):
-    stream = io.BytesIO()
-    Image.effect_noise((16, 16), 60).convert("RGB").save(stream, kind)
-    whole = stream.getvalue()
-    at = int(where * len(whole))
-    for broken in (whole[:at], whole[:at] + junk + whole[at + len(junk) :], junk):
-        found = pictures.read(broken, plain(16, 16))
-        assert found.shape == (3, 16, 16) if isinstance(found, torch.Tensor) else found
-        assert isinstance(pictures.size_of(broken), tuple | str)
 
 
 # --- what can't be used

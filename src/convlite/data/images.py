@@ -37,8 +37,8 @@ class Images:
         height, width = pixels.shape[1:]
         to = (height, width)
         box = window(height, width)
-        pixels = part(pixels.permute(1, 2, 0).numpy(), to, box, to)
-        return pixels, part(label[..., None].numpy(), to, box, to, "nearest-exact")[0] if label.ndim else label
+        pixels = part(pixels.permute(1, 2, 0).numpy(), box, to)
+        return pixels, part(label[..., None].numpy(), box, to, mode="nearest-exact")[0] if label.ndim else label
 
     def parts(
         self,

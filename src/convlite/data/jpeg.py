@@ -29,9 +29,7 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 ON_ITS_SIDE = 5  # from here on, height and width change places
 
 
-def decode(
-    content: bytes, channels: int, wanted: Callable[[int, int], int]
-) -> tuple[Pixels, tuple[int, int]] | None:
+def decode(content: bytes, channels: int, wanted: Callable[[int, int], int]) -> tuple[Pixels, int] | None:
     """A JPEG's pixels, upright, at a half, a quarter or an eighth of its size where that is enough.
 
     Arguments:
@@ -39,8 +37,8 @@ def decode(
         wanted: from the picture's height and width, the most that both may be divided by.
 
     Returns:
-        Pixels (H, W, channels), and the height and width of the whole picture; or None for what is better
-        left to Pillow: no JPEG, four inks, or not quite sound.
+        Pixels (H, W, channels), and what the picture was divided by, its last rows and columns rounded up; or
+        None for what is better left to Pillow: no JPEG, four inks, or not quite sound.
     """
     if content[:2] != b"\xff\xd8":
         return None
@@ -50,15 +48,14 @@ def decode(
         if colours not in ("YCbCr", "RGB", "Gray") or height * width > LARGEST:
             return None
         turn = _orientation(content)
-        size = (width, height) if turn >= ON_ITS_SIDE else (height, width)
-        most = wanted(*size)
+        most = wanted(width, height) if turn >= ON_ITS_SIDE else wanted(height, width)
         by = next((scale for scale in SCALES if scale <= most), 1)
         pixels = simplejpeg.decode_jpeg(
             content, "RGB" if channels == 3 else "GRAY", min_height=-(-height // by), min_width=-(-width // by)
         )
     except ValueError:
         return None
-    return UPRIGHT[turn](pixels), size
+    return UPRIGHT[turn](pixels), by
 
 
 def _orientation(content: bytes) -> int:

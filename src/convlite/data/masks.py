@@ -45,8 +45,7 @@ class Masks:
             pixels = found[..., None]
             if window is None:
                 return middle(pixels, how, "nearest")[0]
-            size = found.shape[0], found.shape[1]
-            return part(pixels, size, window(*size), how.size, "nearest-exact")[0]
+            return part(pixels, window(*found.shape), how.size, mode="nearest-exact")[0]
 
         return guarded(self.files[index], cut)
 

@@ -57,14 +57,10 @@ def read(file: File, how: Preprocess, window: Window | None = None) -> Tensor | 
         content = content_of(file)
         found = jpeg.decode(content, how.channels, wanted)
         if found is None:
-            pixels = _with_pillow(content, how.channels)
-            size = pixels.shape[:2]
-            wanted(*size)
-        else:
-            pixels, size = found
-        if box is None:
-            return middle(pixels, how, how.interpolation)
-        return part(pixels, size, box, how.size)
+            found = _with_pillow(content, how.channels), 1
+            wanted(*found[0].shape[:2])
+        pixels, by = found
+        return middle(pixels, how, how.interpolation) if box is None else part(pixels, box, how.size, by=by)
 
     return guarded(file, decode)
 
@@ -105,7 +101,6 @@ def _with_pillow(content: bytes, channels: int) -> Pixels:
 
 def middle(pixels: Pixels, how: Preprocess, interpolation: str) -> Tensor:
     """The middle of a picture (H, W, C), its shorter side scaled to the size over the crop, rounded down."""
-    pillow = need("PIL.Image", "train")
     height, width = how.size
     sides = pixels.shape[:2]
     covered = [int(wanted / how.crop) for wanted in how.size]
@@ -118,20 +113,27 @@ def middle(pixels: Pixels, how: Preprocess, interpolation: str) -> Tensor:
     y, x = sides[0] / scaled[0], sides[1] / scaled[1]
     # The same pixels as scaling all of it and cutting then, without the memory that a long strip would take.
     box = (left * x, top * y, min((left + width) * x, sides[1]), min((top + height) * y, sides[0]))
+    return _resized(pixels, how.size, interpolation, box)
+
+
+def part(pixels: Pixels, box: Box, to: tuple[int, int], *, by: int = 1, mode: str = "bilinear") -> Tensor:
+    """A part of a picture, scaled; the pixels (H, W, C) are there at one `by`-th of the size that the box is of."""
+    top, left, height, width = (edge / by for edge in box)
+    if all(edge % by == 0 for edge in box):
+        cut = pixels[int(top) : int(top + height), int(left) : int(left + width)]
+        images = torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)[None]  # (1, C, h, w)
+        # On uint8 this is Pillow's algorithm, twice as fast; but it knows no edges between two pixels.
+        return F.interpolate(images, to, mode=mode, antialias=mode == "bilinear")[0]  # (C, H, W)
+    bottom, right = min(top + height, pixels.shape[0]), min(left + width, pixels.shape[1])
+    return _resized(pixels, to, "bilinear", (left, top, right, bottom))
+
+
+def _resized(pixels: Pixels, to: tuple[int, int], method: str, box: tuple[float, float, float, float]) -> Tensor:
+    """With Pillow: (H, W, C) to (C, *to), of what is in a box of left, top, right and bottom."""
+    pillow = need("PIL.Image", "train")
     image = pillow.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
-    image = image.resize((width, height), pillow.Resampling[interpolation.upper()], box)
-    return torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
-
-
-def part(pixels: Pixels, size: tuple[int, int], box: Box, to: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """A part of a picture of `size`, scaled; its pixels (H, W, C) may be there at a smaller scale."""
-    y, x = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
-    top, left = int(box[0] * y), int(box[1] * x)
-    height, width = max(1, round(box[2] * y)), max(1, round(box[3] * x))
-    cut = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-    images = torch.from_numpy(cut).permute(2, 0, 1)[None]  # (1, C, h, w)
-    # On uint8 this is Pillow's algorithm, twice as fast.
-    return F.interpolate(images, to, mode=mode, antialias=mode == "bilinear")[0]  # (C, H, W)
+    scaled = image.resize((to[1], to[0]), pillow.Resampling[method.upper()], box)
+    return torch.from_numpy(np.array(scaled)).reshape(*to, -1).permute(2, 0, 1)
 
 
 def guarded(file: File, use: Callable[[File], A]) -> A | str:
