@@ -1,14 +1,19 @@
-"""Batches: every image once an epoch, in an order that the seed and the epoch decide."""
+"""Batches: every image once an epoch, in an order and with changes that the seed and the epoch decide."""
 
+import io
+import itertools
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from convlite.data import Images
+from convlite.data import Files, Images
+from convlite.errors import InputError
+from convlite.preprocess import Preprocess
 from convlite.train import Recipe
-from convlite.train.augment import augment
-from convlite.train.batches import batches, steps_in
-from convlite.train.seeds import generator
+from convlite.train.batches import batches, share, steps_in
 
 CPU = torch.device("cpu")
 
@@ -43,33 +48,108 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     assert len(set(orders)) == 9
 
 
-@given(st.integers(0, 4), st.booleans(), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=40)
-def test_augment_is_the_plain_loop(shift, flip, seed):
-    torch.manual_seed(seed)
-    pixels = torch.randint(0, 256, (6, 2, 7, 9), dtype=torch.uint8)
-    moved = augment(pixels, shift, flip, generator(seed))
-    moves = torch.randint(-shift, shift + 1, (2, 6), generator=(source := generator(seed)))
-    mirrored = torch.rand(6, generator=source) < 0.5
-    for i in range(6):
-        image = torch.zeros(2, 7 + 2 * shift, 9 + 2 * shift, dtype=torch.uint8)
-        image[:, shift : shift + 7, shift : shift + 9] = pixels[i]
-        if flip and mirrored[i]:
-            image = image.flip(2)
-        top, left = (shift + moves[:, i]).tolist()
-        assert torch.equal(moved[i], image[:, top : top + 7, left : left + 9])
-    assert moved.is_contiguous(memory_format=torch.channels_last)
+EVERYTHING = Recipe(
+    batch_size=8, shift=2, flip=True, crop=0.3, colour=0.4, hue=0.1, randaugment=2, erase=0.5, mixup=0.4, cutmix=1.0
+)
+RECIPES = [
+    Recipe(batch_size=8, shift=0),
+    Recipe(batch_size=8, shift=3, flip=True),
+    Recipe(batch_size=8, crop=0.2),
+    Recipe(batch_size=8, mixup=0.2),
+    EVERYTHING,
+]
 
 
-def test_moves_reach_every_place_and_no_further():
-    pixels = torch.zeros(400, 1, 9, 9, dtype=torch.uint8)
-    pixels[:, :, 4, 4] = 1
-    places = augment(pixels, 2, False, generator(0)).squeeze(1).nonzero()[:, 1:]
-    assert len(places) == 400
-    assert {tuple(place) for place in places.tolist()} == {(r, c) for r in range(2, 7) for c in range(2, 7)}
+def colourful(count):
+    pixels = torch.randint(0, 256, (count, 3, 12, 10), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    return Images(pixels, torch.arange(count) % 5)
 
 
-def test_half_of_the_images_are_mirrored():
-    pixels = torch.arange(8, dtype=torch.uint8).expand(1000, 1, 8, 8)
-    mirrored = augment(pixels, 0, True, generator(1))[:, 0, 0, 0] == 7
-    assert 0.44 < mirrored.float().mean() < 0.56
+def encoded(count):
+    """The same as files."""
+    content = []
+    for pixels in colourful(count).pixels:
+        stream = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, "png")
+        content.append(stream.getvalue())
+    how = Preprocess((12, 10), (0.0,) * 3, (1.0,) * 3)
+    return Files(content, [str(i) for i in range(count)], torch.arange(count) % 5, how)
+
+
+def same(found, expected):
+    found, expected = list(found), list(expected)
+    assert len(found) == len(expected)
+    for (pixels, labels), (other, others) in zip(found, expected, strict=True):
+        assert torch.equal(pixels, other) and torch.equal(labels, others)
+        assert pixels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("start", [1, 4, 5])
+def test_going_on_at_a_step_gives_the_rest_of_the_epoch(recipe, start):
+    images = colourful(37)
+    whole = list(batches(images, recipe, 3, 2, CPU))
+    same(batches(images, recipe, 3, 2, CPU, start_step=start), whole[start:])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_processes_together_have_the_batches_of_one(recipe, count):
+    images = colourful(37)
+    sides = [batches(images, recipe, 3, 2, CPU, process_index=i, num_processes=count) for i in range(count)]
+    together = [map(torch.cat, zip(*step, strict=True)) for step in zip(*sides, strict=True)]
+    same(together, batches(images, recipe, 3, 2, CPU))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_files_give_the_batches_of_memory_with_any_number_of_workers(recipe):
+    expected = list(batches(colourful(19), recipe, 1, 1, CPU))
+    for workers in (0, 1, 3, None):
+        same(batches(encoded(19), recipe, 1, 1, CPU, workers=workers), expected)
+
+
+def test_seeds_and_epochs_change_every_random_choice():
+    images = colourful(8)
+    for recipe in RECIPES[1:]:
+        found = [next(batches(images, recipe, *at, CPU)) for at in ((0, 0), (0, 1), (1, 0))]
+        by_label = [pixels[0][None] for pixels, _ in found]
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(by_label, 2))
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.booleans())
+@settings(deadline=None)
+def test_shares_part_a_batch(count, processes, mixes):
+    recipe = Recipe(mixup=0.2 if mixes else 0.0)
+    if -(-count // (2 if mixes else 1)) < processes:
+        with pytest.raises(InputError, match="batch_size"):
+            share(count, recipe, 0, processes)
+        return
+    parts = [range(count)[share(count, recipe, i, processes)] for i in range(processes)]
+    assert [i for part in parts for i in part] == list(range(count))
+    sizes = [len(part) for part in parts]
+    assert min(sizes) > 0 and max(sizes) - min(sizes) <= (3 if mixes else 1)
+    assert not mixes or all(part.start % 2 == 0 for part in parts)
+
+
+def test_a_broken_file_leaves_batches_whole():
+    content = encoded(11)
+    broken = [b"" if i in (2, 9) else file for i, file in enumerate(content.files)]
+    skipping = Files(broken, content.names, content.targets, content.how, skip=True)
+    found = list(batches(skipping, Recipe(batch_size=4), 0, 0, CPU))
+    assert [len(labels) for _, labels in found] == [4, 4, 3]
+    assert set(skipping.broken) == {"2", "9"}
+
+
+def test_masks_move_with_their_images():
+    pixels = torch.randint(0, 5, (16, 1, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = Images(pixels, pixels[:, 0])
+    for recipe in (Recipe(shift=3, flip=True), Recipe(shift=0, flip=True)):
+        for moved, masks in batches(images, recipe, 0, 0, CPU, ignore=0):
+            assert torch.equal(moved[:, 0], masks) and masks.dtype == torch.uint8
+    blocks = pixels.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    for cut, masks in batches(Images(blocks, blocks[:, 0]), Recipe(shift=0, crop=0.2), 0, 0, CPU):
+        assert (cut[:, 0] == masks).float().mean() > 0.5  # but for the colours between two blocks
+    (_, masks), *_ = batches(images, Recipe(shift=3), 0, 0, CPU, ignore=255)
+    assert (masks == 255).any()
+    with pytest.raises(InputError, match="Masks can't follow"):
+        next(batches(images, Recipe(mixup=0.2), 0, 0, CPU))
