@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError, need
 from ..preprocess import Preprocess, statistics
+from .archives import Listing
 from .digits import digits
 from .encoded import File
 from .files import Files
 from .folders import listing, split
 from .images import Images
+from .masks import Masks
 from .pictures import in_threads, size_of
 from .progress import track
+from .segments import IGNORE, check, has_masks, named, pairs
 from .values import Data
 
 SMALL = 96  # pictures that are all alike and no larger are kept as they are
@@ -35,6 +38,8 @@ def load(
     skip_corrupt: bool = False,
     progress: bool = True,
     in_memory: bool | None = None,
+    classes: Sequence[str] | int | None = None,
+    ignore: int = IGNORE,
 ) -> Data:
     """Labelled images, checked and split: small pictures in memory as uint8, others decoded when they are needed.
 
@@ -43,20 +48,24 @@ def load(
             or a tar or zip archive of one, that holds a folder of images for each class, or such folders
             in `train` and `test` (or `val`; with both, `test` is measured on). Without a split of its
             own, about one file in five is held out by a hash of its name, so that files may be added
-            without moving the others.
+            without moving the others. With `images` and `masks` in the place of class folders, the labels are
+            masks: the number of a class for every pixel, in files named as their images.
         size: height and width, or one number for both. Other pictures are cut to the largest centred
-            part of that aspect and scaled. By default their own size if all are alike and at most 96,
-            else 224.
+            part of that aspect and scaled. By default their own size if all are alike and at most 96 (with
+            masks: of any size), else 224.
         channels: 3 for colour, 1 for grey.
         preprocess: what a network takes, in the place of size and channels.
         skip_corrupt: leave unreadable pictures out and name them in `skipped`.
         progress: show a bar on stderr when it takes over two seconds.
         in_memory: decode everything now, or nothing; by default what is no larger than 96 each way and takes no
             more than half of the free memory. Mean and deviation of files are those of 1,024 of them.
+        classes: of masks, their names or how many there are; by default those in classes.txt beside the folders, a
+            name a line, or as many as the masks hold.
+        ignore: of masks, the value of pixels that are no class.
 
     Raises:
         InputError: no such data, no or empty class folders, one class only, a picture that can't be
-            read, or more pixels than memory.
+            read, more pixels than memory, or masks that don't fit their images or the classes.
     """
     if channels not in (1, 3):
         raise InputError(f"Pictures have 1 channel (grey) or 3 (colour), not {channels}.")
@@ -68,13 +77,13 @@ def load(
         how = _plain(wanted, channels)
     if str(data) == "digits":
         how = how or _plain((32, 32), channels)
-        train, test, classes = digits(how.size, how.channels)
-        return Data(train, test, classes, preprocess or _with_statistics(how, train), source="digits")
+        train, test, names = digits(how.size, how.channels)
+        return Data(train, test, names, preprocess or _with_statistics(how, train), source="digits")
     if not Path(data).exists():
         raise InputError(
             f"There is no data {str(data)!r}: give 'digits', a folder of class folders, or an archive of one."
         )
-    parts = _load_files(Path(data), how, channels, skip_corrupt, progress, in_memory)
+    parts = _load_files(Path(data), _Asked(how, channels, skip_corrupt, progress, in_memory, classes, ignore))
     return parts if preprocess else replace(parts, preprocess=_with_statistics(parts.preprocess, parts.train))
 
 
@@ -93,41 +102,78 @@ def _with_statistics(how: Preprocess, images: Images | Files) -> Preprocess:
     return replace(how, mean=mean, std=std)
 
 
-def _load_files(
-    source: Path, how: Preprocess | None, channels: int, skip: bool, progress: bool, in_memory: bool | None
-) -> Data:
+@dataclass(frozen=True)
+class _Asked:
+    """What the caller of `load` wants, once it is known to be sound."""
+
+    how: Preprocess | None
+    channels: int
+    skip: bool
+    progress: bool
+    in_memory: bool | None
+    classes: Sequence[str] | int | None
+    ignore: int
+
+
+def _load_files(source: Path, asked: _Asked) -> Data:
     found = listing(source)
+    return _with_masks(found, source, asked) if has_masks(found) else _with_classes(found, source, asked)
+
+
+def _with_classes(found: Listing, source: Path, asked: _Asked) -> Data:
     parts = split(found, str(source))
     names = [name for name, _ in parts.train + parts.test]
     files = [found.files[name] for name in names]
-    how = how or _plain(_common_size(files), channels)
-    if in_memory is None:
-        in_memory = max(how.size) <= SMALL and _bytes(len(names), how) <= SHARE * _free()
-    _check_memory(len(names) if in_memory else min(len(names), BATCH), how, str(source))
-
+    how = asked.how or _plain(_common_size(files) or (LARGE, LARGE), asked.channels)
     index = {name: label for label, name in enumerate(parts.classes)}
     labels = torch.tensor([index[c] for _, c in parts.train + parts.test])
-    every = Files(files, names, labels, how, skip, source=str(source))
-    train, test = every[: len(parts.train)], every[len(parts.train) :]
-    if not in_memory:
-        return Data(train, test, parts.classes, how, str(source), every.broken)
-    sides = _decoded(every, len(parts.train), progress)
-    lost = [name for name, label in index.items() if not (sides[0].labels == label).any()]
-    if lost or not len(sides[1]):
-        which = f"class {lost[0]}" if lost else "held-out part"
+    every = Files(files, names, labels, how, asked.skip, source=str(source))
+    small = max(how.size) <= SMALL and _bytes(len(names), how) <= SHARE * _free()
+    sides = _sides(every, len(parts.train), asked, small)
+    if isinstance(sides[0], Images):
+        lost = [name for name, label in index.items() if not (sides[0].labels == label).any()]
+        if lost or not len(sides[1]):
+            which = f"class {lost[0]}" if lost else "held-out part"
+            raise InputError(
+                f"Nothing of the {which} of {source} can be read: replace the {len(every.broken)} broken files."
+            )
+    return Data(sides[0], sides[1], parts.classes, how, str(source), every.broken)
+
+
+def _with_masks(found: Listing, source: Path, asked: _Asked) -> Data:
+    train, test = pairs(found, str(source))
+    highest, broken = check(found, train + test, str(source), asked.ignore, asked.progress)
+    if broken and not asked.skip:
+        name, why = next(iter(broken.items()))
         raise InputError(
-            f"Nothing of the {which} of {source} can be read: replace the {len(every.broken)} broken files."
+            f"{source / name} or its mask can't be read ({why}): replace it, or leave such out with skip_corrupt."
         )
-    return Data(*sides, parts.classes, how, str(source), every.broken)
+    classes = named(found, asked.classes, highest, str(source))
+    names = [name for name, _ in train + test]
+    files = [found.files[name] for name in names]
+    masks = Masks([found.files[name] for _, name in train + test], len(classes), asked.ignore)
+    how = asked.how or _plain(_common_size(files, most=None) or (LARGE, LARGE), asked.channels)
+    every = Files(files, names, masks, how, asked.skip, broken, str(source))
+    sides = _sides(every, len(train), asked, False)
+    return Data(sides[0], sides[1], classes, how, str(source), broken, asked.ignore)
+
+
+def _sides(every: Files, train: int, asked: _Asked, small: bool) -> tuple[Images, Images] | tuple[Files, Files]:
+    """The first `train` pictures and the others: in memory if they are small, unless the caller wants otherwise."""
+    in_memory = small if asked.in_memory is None else asked.in_memory
+    _check_memory(len(every) if in_memory else min(len(every), BATCH), every.how, every.source)
+    return _decoded(every, train, asked.progress) if in_memory else (every[:train], every[train:])
 
 
 def _decoded(every: Files, train: int, progress: bool) -> tuple[Images, Images]:
     """All of it in memory: the first `train` images, and the others."""
     pixels = torch.empty((len(every), *every.how.shape), dtype=torch.uint8)
-    labels = torch.empty(len(every), dtype=torch.int64)
+    labels = torch.empty(0)
     cuts = torch.arange(len(every)).split(BATCH)
-    count = kept = 0
+    count = 0
     for part in track(every.parts(cuts), len(cuts), "reading images", progress):
+        if not count:
+            labels = part.labels.new_empty((len(every), *part.labels.shape[1:]))
         pixels[count : count + len(part)], labels[count : count + len(part)] = part.pixels, part.labels
         count += len(part)
     broken = set(every.broken)
@@ -135,16 +181,16 @@ def _decoded(every: Files, train: int, progress: bool) -> tuple[Images, Images]:
     return Images(pixels[:kept], labels[:kept]), Images(pixels[kept:count], labels[kept:count])
 
 
-def _common_size(files: Sequence[File]) -> tuple[int, int]:
-    """The size of all pictures, if it is one and small; it looks no further than the first that is otherwise."""
+def _common_size(files: Sequence[File], most: int | None = SMALL) -> tuple[int, int] | None:
+    """The size of all pictures, if it is one and no larger than `most`; no further is looked than it takes."""
     own: tuple[int, int] | None = None
     for size in in_threads(size_of, files):
         if isinstance(size, str):
             continue  # what can't be read is dealt with when decoding
         own = own or size
-        if size != own or max(size) > SMALL:
-            return LARGE, LARGE
-    return own or (LARGE, LARGE)
+        if size != own or (most is not None and max(size) > most):
+            return None
+    return own
 
 
 def _bytes(count: int, how: Preprocess) -> int:

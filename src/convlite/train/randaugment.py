@@ -90,9 +90,7 @@ def _equalize(pixels: Tensor, strength: Tensor) -> Tensor:
     flat = pixels.reshape(n * c, -1).long()
     counts = torch.zeros(n * c, 256, device=pixels.device).scatter_add_(1, flat, torch.ones_like(flat).float())
     below = counts.cumsum(1) - counts  # pixels darker than each level
-    others = torch.gather(
-        below, 1, flat.amax(1, keepdim=True)
-    )  # darker than the brightest, which becomes 255
+    others = torch.gather(below, 1, flat.amax(1, keepdim=True))  # darker than the brightest, which becomes 255
     levels = torch.gather((below * (255 / others.clamp(min=1))).round(), 1, flat)
     return torch.where(others > 0, levels, flat.float()).to(torch.uint8).view(n, c, height, width)
 
