@@ -72,7 +72,7 @@ class Files:
         """
         found = self._try(index, window)
         if isinstance(found, str):
-            raise InputError(f"{Path(self.source, self._name(index))} can't be read ({found}): replace it.")
+            raise InputError(f"{Path(self.source, self.name(index))} can't be read ({found}): replace it.")
         return found
 
     def parts(
@@ -124,7 +124,7 @@ class Files:
         """An image and its label; where it can't be read, that of the next one that can, or None."""
         for i in range(index, index + (len(self) if replaced else 1)):
             at = i % len(self)
-            name = self._name(at)
+            name = self.name(at)
             if name in self.broken:
                 continue
             found = self._try(at, windows and windows(at))
@@ -137,7 +137,7 @@ class Files:
                 )
             self.broken[name] = found
         if replaced:
-            raise InputError(f"None of the {len(self)} images can be read, as {self._name(index)}: replace them.")
+            raise InputError(f"None of the {len(self)} images can be read, as {self.name(index)}: replace them.")
         return None
 
     def _try(self, index: int, window: Window | None) -> tuple[Tensor, Tensor] | str:
@@ -162,7 +162,8 @@ class Files:
     def _at(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
+        """What an image is called in messages and in `broken`."""
         return self.names[self._at(index)]
 
 

@@ -20,6 +20,7 @@ from .masks import Masks
 from .pictures import in_threads, size_of
 from .progress import track
 from .segments import IGNORE, check, has_masks, named, pairs
+from .tables import indexed, is_table, joined, parted, tables
 from .values import Data
 
 SMALL = 96  # pictures that are all alike and no larger are kept as they are
@@ -49,7 +50,8 @@ def load(
             in `train` and `test` (or `val`; with both, `test` is measured on). Without a split of its
             own, about one file in five is held out by a hash of its name, so that files may be added
             without moving the others. With `images` and `masks` in the place of class folders, the labels are
-            masks: the number of a class for every pixel, in files named as their images.
+            masks: the number of a class for every pixel, in files named as their images. Parquet files and
+            WebDataset shards, one of them or a folder, and names on the Hugging Face hub are read with `datasets`.
         size: height and width, or one number for both. Other pictures are cut to the largest centred
             part of that aspect and scaled. By default their own size if all are alike and at most 96 (with
             masks: of any size), else 224.
@@ -79,11 +81,16 @@ def load(
         how = how or _plain((32, 32), channels)
         train, test, names = digits(how.size, how.channels)
         return Data(train, test, names, preprocess or _with_statistics(how, train), source="digits")
-    if not Path(data).exists():
+    asked = _Asked(how, channels, skip_corrupt, progress, in_memory, classes, ignore)
+    if is_table(str(data)):
+        parts = _with_rows(str(data), asked)
+    elif Path(data).exists():
+        parts = _load_files(Path(data), asked)
+    else:
         raise InputError(
-            f"There is no data {str(data)!r}: give 'digits', a folder of class folders, or an archive of one."
+            f"There is no data {str(data)!r}: give 'digits', a folder of class folders, an archive of one, or "
+            "OWNER/NAME on the Hugging Face hub."
         )
-    parts = _load_files(Path(data), _Asked(how, channels, skip_corrupt, progress, in_memory, classes, ignore))
     return parts if preprocess else replace(parts, preprocess=_with_statistics(parts.preprocess, parts.train))
 
 
@@ -117,6 +124,8 @@ class _Asked:
 
 def _load_files(source: Path, asked: _Asked) -> Data:
     found = listing(source)
+    if any(name.endswith(".cls") for name in found.files):
+        return _with_rows(str(source), asked)  # a shard of a WebDataset
     return _with_masks(found, source, asked) if has_masks(found) else _with_classes(found, source, asked)
 
 
@@ -138,6 +147,28 @@ def _with_classes(found: Listing, source: Path, asked: _Asked) -> Data:
                 f"Nothing of the {which} of {source} can be read: replace the {len(every.broken)} broken files."
             )
     return Data(sides[0], sides[1], parts.classes, how, str(source), every.broken)
+
+
+def _with_rows(source: str, asked: _Asked) -> Data:
+    train, test = tables(source)
+    labels, others, classes = indexed(train.labels(), test.labels() if test else [], train.feature, source)
+    files, rows = joined(train, test), torch.arange(len(labels) + len(others))
+    count = len(labels)
+    if test is None:
+        side, rest = parted(count)
+        rows, count = torch.cat([side, rest]), len(side)
+    labels = torch.cat([labels, others])
+    if not 0 < count < len(rows) or len(labels[rows[:count]].unique()) < len(labels.unique()):
+        raise InputError(
+            f"{source} has {len(rows)} rows, too few to learn all classes and measure: add rows or a test part."
+        )
+    how = asked.how or _plain(_common_size(files) or (LARGE, LARGE), asked.channels)
+    lengths = {"train": len(labels) - len(others), "test": len(others)}
+    names = [f"row {i} of {side}" for side, length in lengths.items() for i in range(length)]
+    every = Files(files, names, labels, how, asked.skip, source=source)[rows]
+    small = max(how.size) <= SMALL and _bytes(len(rows), how) <= SHARE * _free()
+    sides = _sides(every, count, asked, small)
+    return Data(sides[0], sides[1], classes, how, source, every.broken)
 
 
 def _with_masks(found: Listing, source: Path, asked: _Asked) -> Data:
@@ -177,7 +208,7 @@ def _decoded(every: Files, train: int, progress: bool) -> tuple[Images, Images]:
         pixels[count : count + len(part)], labels[count : count + len(part)] = part.pixels, part.labels
         count += len(part)
     broken = set(every.broken)
-    kept = sum(name not in broken for name in every.names[:train])
+    kept = sum(every.name(i) not in broken for i in range(train))
     return Images(pixels[:kept], labels[:kept]), Images(pixels[kept:count], labels[kept:count])
 
 

@@ -58,7 +58,7 @@ def check(
     """Look at every mask.
 
     Returns:
-        The highest value in them, but for `ignore`, and a mask that has it; and what can't be read, with the reason.
+        The highest value in them, but for `ignore`, and a mask that has it; and why some can't be read, by image.
 
     Raises:
         InputError: a mask of another size than its image.
