@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from convlite import data
-from convlite.data import Files, Images, tables
+from convlite.data import Files, Images, Stream, stream, tables
 from convlite.errors import InputError
+from convlite.train import Recipe
+from convlite.train.batches import batches
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -157,3 +159,72 @@ def test_without_a_connection_it_says_so_at_once(monkeypatch):
         data.load("owner/name")
     with pytest.raises(InputError, match="There is no data 'nothing'"):
         data.load("nothing")
+
+
+# --- streaming
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for part, count in {"train": 4, "test": 1}.items():
+        for i in range(count):
+            numbers = range(10 * i, 10 * i + 10) if part == "train" else range(50, 57)
+            shard(tmp_path / "w" / f"{part}-{i:03}.tar", numbers)
+    return data.load(tmp_path / "w", size=(20, 24), streaming=True)
+
+
+def test_a_stream_comes_whole_and_in_its_own_order(shards):
+    assert isinstance(shards.train, Stream) and (len(shards.train), len(shards.test)) == (40, 7)
+    assert numbered(shards.train) == list(range(40)) and numbered(shards.test) == list(range(50, 57))
+    assert whole(shards.train).labels.tolist() == [i % 3 for i in range(40)]
+    with pytest.raises(InputError, match="load it without streaming"):
+        shards.holdout(0.2)
+
+
+def test_a_stream_is_shuffled_by_its_seed(shards):
+    orders = [numbered(shards.train.shuffled(seed)) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2] != list(range(40))
+    assert all(sorted(order) == list(range(40)) for order in orders)
+
+
+def test_batches_of_a_stream_obey_the_laws_of_batches(shards):
+    recipe, device = Recipe(batch_size=9, shift=1, crop=0.5), torch.device("cpu")
+    every = list(batches(shards.train, recipe, 1, 2, device))
+    assert [len(labels) for _, labels in every] == [8] * 5
+    for workers in (0, 3):
+        again = list(batches(shards.train, recipe, 1, 2, device, workers=workers, start_step=2))
+        for (pixels, labels), (other, others) in zip(again, every[2:], strict=True):
+            assert torch.equal(pixels, other) and torch.equal(labels, others)
+    sides = [batches(shards.train, recipe, 1, 2, device, process_index=i, num_processes=2) for i in range(2)]
+    for (pixels, labels), *both in zip(every, *sides, strict=True):
+        assert torch.equal(pixels, torch.cat([p for p, _ in both]))
+        assert torch.equal(labels, torch.cat([each for _, each in both]))
+
+
+def test_only_some_of_a_stream_is_held(shards, monkeypatch):
+    held = []
+    original = stream._Held.__getitem__
+    monkeypatch.setattr(
+        stream._Held, "__getitem__", lambda self, at: (held.append(len(self.content)), original(self, at))[1]
+    )
+    list(shards.train.parts(torch.arange(40).split(2), workers=2))
+    assert max(held) <= 8
+
+
+def test_a_broken_picture_in_a_stream_is_replaced_from_its_part(tmp_path):
+    values = rows(10)
+    values[4]["image"]["bytes"] = b""
+    write(tmp_path / "p" / "train-0.parquet", values)
+    write(tmp_path / "p" / "test-0.parquet", rows(3, start=40))
+    found = data.load(tmp_path / "p", size=(20, 24), streaming=True, skip_corrupt=True)
+    part = list(found.train.parts(torch.arange(10).split(5), replaced=True))
+    assert part[0].labels.tolist() == [0, 1, 2, 0, 0] and len(found.skipped) == 1
+    with pytest.raises(InputError, match=r"the picture of sha256 e3b0c44298fc1c14 can't be read"):
+        data.load(tmp_path / "p", size=(20, 24), streaming=True)
+
+
+def test_what_cannot_be_streamed(tmp_path):
+    with pytest.raises(InputError, match="can't be streamed"):
+        data.load(tmp_path, streaming=True)
+    with pytest.raises(InputError, match="has no test part"):
+        data.load(write(tmp_path / "a.parquet", rows(9)), streaming=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from ..train import Recipe, Score, augmentation, recipe
 from ..train import evaluate as measure
 from ..train import train as fit
 from ..train.recipe import RECIPES
-from ..train.seeds import generator, seed_everything
+from ..train.seeds import derive, seed_everything
 from .model import about_of, find
 from .options import (
     Conv,
@@ -276,8 +275,8 @@ def _load(source: str, size: Size | None, about: Any, skip_corrupt: bool) -> dat
 
 def _pictures(data: datasets.Data, seed: int, batch: int = 256) -> Iterator[Tensor]:
     """The training part as a network takes it, (N, C, H, W) at a time, in random order: files come by class."""
-    order = torch.randperm(len(data.train), generator=generator(seed, "calibration"))
-    return (data.normalise(part.pixels) for part in data.train.parts(order.split(batch)))
+    images, order = datasets.in_random_order(data.train, derive(seed, "calibration"))
+    return (data.normalise(part.pixels) for part in images.parts(order.split(batch)))
 
 
 def _augmentation(about: Mapping[str, Any], data: datasets.Data) -> Any:

@@ -3,6 +3,7 @@
 from .files import Files
 from .images import Images
 from .loading import load
-from .values import Data, Source
+from .stream import Stream
+from .values import Data, Source, in_random_order
 
-__all__ = ["Data", "Files", "Images", "Source", "load"]
+__all__ = ["Data", "Files", "Images", "Source", "Stream", "in_random_order", "load"]

@@ -49,4 +49,4 @@ def content_of(file: File) -> bytes:
     """
     if isinstance(file, bytes):
         return file
-    return file.read_bytes() if isinstance(file, Path) else file.read()
+    return file.read() if isinstance(file, Part) else Path(file).read_bytes()

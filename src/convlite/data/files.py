@@ -33,6 +33,7 @@ class Files:
         how: what decoded pictures are brought to.
         skip: leave out what can't be read, instead of stopping.
         broken: why, by name, what was found to be unreadable so far.
+        near: an unreadable image is replaced from its own part of `parts`, not from all.
         source: what the names are relative to, for messages.
         rows: which of the files these are, in order; all by default.
     """
@@ -44,6 +45,7 @@ class Files:
     skip: bool = False
     broken: dict[str, str] = field(default_factory=dict)
     source: str = ""
+    near: bool = False
     rows: Tensor | None = None
 
     def __len__(self) -> int:
@@ -99,18 +101,16 @@ class Files:
         if count < 0:
             raise InputError(f"The number of workers is 0 or more, not {count}.")
 
-        def row(index: int) -> tuple[Tensor, Tensor] | None:
-            return self._row(index, windows, replaced)
-
         if count == 0:
             for index in indices:
-                yield self._gathered([row(i) for i in index.tolist()])
+                yield self._gathered([self._row(others, windows) for others in self._others(index, replaced)])
             return
         pool = ThreadPoolExecutor(count, thread_name_prefix="decode")  # decoders let go of the interpreter lock
         waiting: deque[list[Future[tuple[Tensor, Tensor] | None]]] = deque()
         try:
             for index in indices:
-                waiting.append([pool.submit(row, i) for i in index.tolist()])
+                rows = self._others(index, replaced)
+                waiting.append([pool.submit(self._row, others, windows) for others in rows])
                 if len(waiting) > AHEAD:
                     yield self._gathered([each.result() for each in waiting.popleft()])
             while waiting:
@@ -118,11 +118,20 @@ class Files:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _row(
-        self, index: int, windows: Callable[[int], Window] | None, replaced: bool
-    ) -> tuple[Tensor, Tensor] | None:
-        """An image and its label; where it can't be read, that of the next one that can, or None."""
-        for i in range(index, index + (len(self) if replaced else 1)):
+    def _others(self, index: Tensor, replaced: bool) -> Iterator[Sequence[int]]:
+        """For each image of a part, itself and those that may take its place, in order."""
+        part, count = index.tolist(), len(self)
+        for place, i in enumerate(part):
+            if not replaced:
+                yield [i]
+            elif self.near:
+                yield part[place:] + part[:place]
+            else:
+                yield range(i, i + count)
+
+    def _row(self, others: Sequence[int], windows: Callable[[int], Window] | None) -> tuple[Tensor, Tensor] | None:
+        """The first of these images that can be read, and its label; or None."""
+        for i in others:
             at = i % len(self)
             name = self.name(at)
             if name in self.broken:
@@ -136,8 +145,8 @@ class Files:
                     f"{where} can't be read ({found}): replace it, or leave such files out with skip_corrupt."
                 )
             self.broken[name] = found
-        if replaced:
-            raise InputError(f"None of the {len(self)} images can be read, as {self.name(index)}: replace them.")
+        if len(others) > 1:
+            raise InputError(f"None of {len(others)} images can be read, as {self.name(others[0])}: replace them.")
         return None
 
     def _try(self, index: int, window: Window | None) -> tuple[Tensor, Tensor] | str:

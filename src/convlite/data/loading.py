@@ -20,8 +20,9 @@ from .masks import Masks
 from .pictures import in_threads, size_of
 from .progress import track
 from .segments import IGNORE, check, has_masks, named, pairs
+from .stream import Stream
 from .tables import indexed, is_table, joined, parted, tables
-from .values import Data
+from .values import Data, Source, in_random_order
 
 SMALL = 96  # pictures that are all alike and no larger are kept as they are
 LARGE = 224  # the size that others are brought to, as usual since AlexNet
@@ -41,6 +42,7 @@ def load(
     in_memory: bool | None = None,
     classes: Sequence[str] | int | None = None,
     ignore: int = IGNORE,
+    streaming: bool = False,
 ) -> Data:
     """Labelled images, checked and split: small pictures in memory as uint8, others decoded when they are needed.
 
@@ -64,6 +66,8 @@ def load(
         classes: of masks, their names or how many there are; by default those in classes.txt beside the folders, a
             name a line, or as many as the masks hold.
         ignore: of masks, the value of pixels that are no class.
+        streaming: of what `datasets` reads: neither download nor unpack it, but take its rows as they come,
+            shuffled in a buffer of 1,000 pictures. It needs a test part.
 
     Raises:
         InputError: no such data, no or empty class folders, one class only, a picture that can't be
@@ -82,7 +86,9 @@ def load(
         train, test, names = digits(how.size, how.channels)
         return Data(train, test, names, preprocess or _with_statistics(how, train), source="digits")
     asked = _Asked(how, channels, skip_corrupt, progress, in_memory, classes, ignore)
-    if is_table(str(data)):
+    if streaming:
+        parts = _streamed(str(data), asked)
+    elif is_table(str(data)):
         parts = _with_rows(str(data), asked)
     elif Path(data).exists():
         parts = _load_files(Path(data), asked)
@@ -99,10 +105,10 @@ def _plain(size: tuple[int, int], channels: int) -> Preprocess:
     return Preprocess(size, (0.0,) * channels, (1.0,) * channels)
 
 
-def _with_statistics(how: Preprocess, images: Images | Files) -> Preprocess:
-    if isinstance(images, Files):  # evenly through all classes
-        some = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().long()
-        images = next(images.parts([some]))
+def _with_statistics(how: Preprocess, images: Source) -> Preprocess:
+    if not isinstance(images, Images):
+        images, order = in_random_order(images, 0)
+        images = next(images.parts([order[:SAMPLE].sort().values]))
         if not len(images):
             raise InputError("None of the pictures looked at can be read: check what they are.")
     mean, std = statistics(images.pixels)
@@ -169,6 +175,25 @@ def _with_rows(source: str, asked: _Asked) -> Data:
     small = max(how.size) <= SMALL and _bytes(len(rows), how) <= SHARE * _free()
     sides = _sides(every, count, asked, small)
     return Data(sides[0], sides[1], classes, how, source, every.broken)
+
+
+def _streamed(source: str, asked: _Asked) -> Data:
+    if not is_table(source):
+        raise InputError(f"{source} can't be streamed: give parquet files, WebDataset shards or a name on the hub.")
+    train, test = tables(source, streaming=True)
+    if test is None:
+        raise InputError(
+            f"{source} has no test part, and streamed rows can't be held out: load it without streaming."
+        )
+    labels, others, classes = indexed(train.labels(), test.labels(), train.feature, source)
+    index = {str(i): i for i in range(len(classes))} if hasattr(train.feature, "names") else None
+    index = index or {name: i for i, name in enumerate(classes)}
+    how, broken = asked.how or _plain((LARGE, LARGE), asked.channels), dict[str, str]()
+    sides = [
+        Stream(table, index, known, how, asked.skip, broken, source)
+        for table, known in ((train, labels), (test, others))
+    ]
+    return Data(sides[0], sides[1], classes, how, source, broken)
 
 
 def _with_masks(found: Listing, source: Path, asked: _Asked) -> Data:

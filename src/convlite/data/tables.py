@@ -29,7 +29,7 @@ class Table:
     """The rows of one side, pictures still encoded.
 
     Arguments:
-        rows: a `datasets.Dataset`, which lies on the disk.
+        rows: a `datasets.Dataset`, which lies on the disk, or an `IterableDataset`, which is streamed.
         picture: the column of pictures; `label`: that of classes.
     """
 
@@ -43,8 +43,10 @@ class Table:
         return self.rows.features[self.label]
 
     def labels(self) -> list[Any]:
-        """The classes, as they stand in the table."""
-        return list(self.rows[self.label])
+        """The classes, as they stand in the table; of a stream they are read once through."""
+        if hasattr(self.rows, "__len__"):
+            return list(self.rows[self.label])
+        return [row[self.label] for row in self.rows.select_columns([self.label])]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def is_table(data: str) -> bool:
     return path.suffix == ".parquet"
 
 
-def tables(source: str) -> tuple[Table, Table | None]:
+def tables(source: str, streaming: bool = False) -> tuple[Table, Table | None]:
     """What is learnt from, and what is measured on, or None.
 
     Raises:
@@ -94,7 +96,7 @@ def tables(source: str) -> tuple[Table, Table | None]:
         if not path.exists():
             _reach_hub()
         with _quiet(library):
-            found = library.load_dataset(kind, data_files=files)
+            found = library.load_dataset(kind, data_files=files, streaming=streaming)
     except (OSError, ValueError, library.exceptions.DatasetsError) as error:
         raise _refused(source, error) from error
     if TRAIN not in found:

@@ -11,9 +11,17 @@ from ..errors import InputError
 from ..preprocess import Preprocess
 from .files import Files
 from .images import Images
+from .stream import Stream
 
-Source = Images | Files
-"""Labelled images: `len`, `labels`, `read(index)`, and `parts` of them, one after the other."""
+Source = Images | Files | Stream
+"""Labelled images: `len`, `labels`, and `parts` of them, one after the other."""
+
+
+def in_random_order(images: Source, seed: int) -> tuple[Source, Tensor]:
+    """The images, and their indices in an order that the seed decides; those of a stream come in that order."""
+    if isinstance(images, Stream):
+        return images.shuffled(seed), torch.arange(len(images))
+    return images, torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..data import Data, Source
+from ..data import Data, Source, in_random_order
 from ..errors import InputError
 from .augment import Draw, augment, change, random_part
 from .recipe import Recipe
-from .seeds import generator
+from .seeds import derive
 
 
 def steps_in(count: int, recipe: Recipe) -> int:
@@ -56,7 +56,7 @@ def batches(
         InputError: fewer images in a step than processes, or masks with a recipe that would part them from
             their images.
     """
-    order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+    images, order = in_random_order(images, derive(seed, "order", epoch))
     # Nearly equal parts: no image is dropped, and no tiny last batch upsets the batch norms.
     parts = order.tensor_split(steps_in(len(images), recipe))
     shares = [share(len(part), recipe, process_index, num_processes) for part in parts]
