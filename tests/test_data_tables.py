@@ -24,6 +24,7 @@ def cache(tmp_path, monkeypatch):
     """What `datasets` prepares goes to a folder of the test's own."""
     config = pytest.importorskip("datasets").config
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # it waits 5 s after shuffled parquet
 
 
 def encoded(number, size=(24, 20)):

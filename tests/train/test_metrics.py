@@ -1,12 +1,15 @@
 """Evaluation counts what a plain loop counts, and leaves the network as it was."""
 
 import copy
+import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from convlite.data import Data, Images
+from convlite.data import Data, Files, Images
 from convlite.errors import InputError
 from convlite.preprocess import Preprocess
 from convlite.train import evaluate
@@ -42,6 +45,23 @@ def test_top5_and_a_class_without_images():
     score = evaluate(Fixed(), images, data)
     assert (score.top1, score.top5) == (0.25, 0.5)
     assert score.per_class == (1.0, None, None, None, 0.0, 0.0, None, 0.0)
+
+
+def test_files_are_measured_as_memory_is_and_broken_ones_left_out(net, tiny):
+    content = []
+    for pixels in tiny.test.pixels:
+        stream = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, "png")
+        content.append(stream.getvalue())
+    names = [str(i) for i in range(len(content))]
+    files = Files(content, names, tiny.test.labels, tiny.preprocess)
+    assert evaluate(net, files, tiny, batch_size=7) == evaluate(net, tiny.test, tiny, batch_size=7)
+    content[3] = content[40] = b""
+    rest = tiny.test[torch.tensor([i for i in range(50) if i not in (3, 40)])]
+    found = evaluate(net, replace(files, skip=True), tiny)
+    assert found.count == 48 and found.correct == evaluate(net, rest, tiny).correct
+    with pytest.raises(InputError, match="None of the 2 images"):
+        evaluate(net, replace(files[torch.tensor([3, 40])], skip=True), tiny)
 
 
 def test_the_network_is_left_as_it_was_also_after_a_failure(net, tiny):

@@ -29,7 +29,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="digits (built in), a folder that holds a folder of pictures for each class, or an archive of one.",
+        help="digits (built in), a folder that holds a folder of pictures for each class, an archive of one, a "
+        "parquet file, WebDataset shards, or OWNER/NAME on the Hugging Face hub.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write to.", show_default=False)]
