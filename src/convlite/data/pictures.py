@@ -103,6 +103,8 @@ def middle(pixels: Pixels, how: Preprocess, interpolation: str) -> Tensor:
     """The middle of a picture (H, W, C), its shorter side scaled to the size over the crop, rounded down."""
     height, width = how.size
     sides = pixels.shape[:2]
+    if sides == how.size and how.crop == 1:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
     covered = [int(wanted / how.crop) for wanted in how.size]
     short = max((0, 1), key=lambda i: covered[i] / sides[i])  # the side that is covered just so
     scaled = [
