@@ -49,7 +49,8 @@ def decode(content: bytes, channels: int, wanted: Callable[[int, int], int]) -> 
             return None
         turn = _orientation(content)
         most = wanted(width, height) if turn >= ON_ITS_SIDE else wanted(height, width)
-        by = next((scale for scale in SCALES if scale <= most), 1)
+        # Of fewer than 8 pixels several of libjpeg's eighths give the same size, and any of them may be taken.
+        by = next((scale for scale in SCALES if scale <= most and max(height, width) >= 8), 1)
         pixels = simplejpeg.decode_jpeg(
             content, "RGB" if channels == 3 else "GRAY", min_height=-(-height // by), min_width=-(-width // by)
         )
