@@ -23,10 +23,10 @@ from ..models.saved import save
 from ..preprocess import Preprocess
 from ..report import tables
 from ..runtime import predict as answers
-from ..train import Recipe, Score, augmentation, recipe
+from ..train import Compute, Recipe, Score, augmentation, recipe
 from ..train import evaluate as measure
 from ..train import train as fit
-from ..train.recipe import RECIPES
+from ..train.recipes import RECIPES
 from ..train.seeds import generator, seed_everything
 from .model import about_of, find
 from .options import (
@@ -93,7 +93,7 @@ def train(
         model, conv=conv, settings=settings or (), pretrained=weights, classes=len(loaded.classes),
         channels=loaded.shape[0], like=like,
     )  # fmt: skip
-    history = fit(found.net, loaded, how, out=out, seed=seed, device=device, test_each_epoch=True)
+    history = fit(found.net, loaded, how, out=out, seed=seed, compute=Compute(device), test_each_epoch=True)
     score = measure(found.net, loaded.test, loaded)
     side = _side(found.net, loaded, score)
     answer = {

@@ -18,17 +18,33 @@ def steps_in(count: int, recipe: Recipe) -> int:
 
 
 def batches(
-    images: Images, recipe: Recipe, seed: int, epoch: int, device: torch.device
+    images: Images,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    *,
+    start_step: int = 0,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in random order and augmented: pixels uint8 (N, C, H, W) and labels (N,)."""
+    """Every image once, in random order and augmented: pixels uint8 (N, C, H, W) and labels (N,).
+
+    Arguments:
+        start_step: the first of the epoch's steps to give, as they come without those before it.
+        process_index, num_processes: give this process's share of every step, nearly equal ones.
+    """
     order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
     # Nearly equal parts: no image is dropped, and no tiny last batch upsets the batch norms.
     for step, index in enumerate(order.tensor_split(steps_in(len(images), recipe))):
+        if step < start_step:
+            continue
         batch = images[index]
         pixels = batch.pixels.to(device, non_blocking=True)
         if recipe.shift or recipe.flip:
             pixels = augment(pixels, recipe.shift, recipe.flip, generator(seed, "augment", epoch, step))
-        yield pixels, batch.labels.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        yield tuple(whole.tensor_split(num_processes)[process_index] for whole in (pixels, labels))  # type: ignore[misc]
 
 
 def augmentation(recipe: Recipe, data: Data) -> Callable[[Tensor, torch.Generator], Tensor]:

@@ -1,0 +1,79 @@
+"""Training in processes of their own, which a test can kill; forked from one that has imported torch already."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+
+import bars
+import torch
+from bars import data, network
+
+from convlite.train import Classification, Compute, Keep, Recipe, train
+
+RECIPE = Recipe(epochs=3, batch_size=20, rate=0.1, shift=1, average=0.9, optimiser="nesterov")
+CPU = Compute("cpu")
+PROCESSES = multiprocessing.get_context("forkserver")
+# With what torch itself imports at its first step.
+PROCESSES.set_forkserver_preload(["accelerate", "torch._dynamo", "convlite.train", "bars", "runs"])
+
+
+def job(folder, recipe=RECIPE, env=None, limit=None, steps=1, network=network, stop=None):
+    """Train the little network in `folder`, going on if something is there; asked to stop in that step."""
+    torch.set_num_threads(1)
+    os.environ.update(env or {})
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    def interrupt(inputs, logits, labels):
+        calls.append(1)
+        if len(calls) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+    calls = []
+    train(
+        network(), data(), recipe, out=folder, resume=True, compute=CPU, keep=Keep(steps=steps),
+        progress=False, task=Classification(interrupt if stop else None),
+    )  # fmt: skip
+
+
+def plain():
+    """Without dropout, whose draws are each process's own."""
+    return bars.network(dropout=0.0)
+
+
+def unnormed():
+    """Without batch norms too, which see a part of a step's images only."""
+    return bars.network(dropout=0.0, norm=torch.nn.Identity)
+
+
+def start(*arguments, **options):
+    process = PROCESSES.Process(target=job, args=arguments, kwargs=options)
+    process.start()
+    return process
+
+
+def together(count, *arguments, **options):
+    """As torchrun starts them: one number each, and a port to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+    }
+    found = [
+        start(
+            *arguments,
+            env={**common, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": str(count)},
+            **options,
+        )
+        for i in range(count)
+    ]
+    for process in found:
+        process.join(60)
+    return [process.exitcode for process in found]

@@ -1,0 +1,49 @@
+"""Several processes train the network that one would have trained."""
+
+import dataclasses
+
+import pytest
+import torch
+from bars import data
+from runs import CPU, RECIPE, plain, start, together, unnormed
+
+from convlite.models import saved
+from convlite.train import checkpoint, train
+
+ALIKE = dataclasses.replace(RECIPE, batch_size=23, clip=1.0)  # shares of 11 and 12 images, of 10 and 10, ...
+
+
+def one(network, recipe):
+    net = network()
+    return net, train(net, data(), recipe, compute=CPU, progress=False)
+
+
+def distance(a, b):
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize(("network", "parts"), [(plain, 1), (unnormed, 3)])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, network, parts):
+    recipe = dataclasses.replace(ALIKE, accumulate=parts)
+    assert together(2, tmp_path, recipe, network=network, steps=None) == [0, 0]
+    alone, history = one(network, ALIKE)
+    found = saved.load(tmp_path, model=network())
+    assert distance(found.state_dict(), alone.state_dict()) < 1e-5
+    (last,) = saved.read_config(tmp_path)["about"]["training"]["epochs"][-1:]
+    assert last["loss"] == pytest.approx(history.last.loss, rel=1e-5)
+    assert (last["number"], last["train_accuracy"]) == (3, history.last.train_accuracy)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """The batches are the same, so that only rounding tells it from a run that never changed."""
+    alone, _ = one(plain, ALIKE)
+    half = tmp_path / "a"
+    assert together(2, half, ALIKE, network=plain, stop=7) == [1, 1]
+    assert checkpoint.newest(half).where["processes"] == 2
+    assert int(checkpoint.files(half)[0].stem) == 7
+    process = start(half, ALIKE, network=plain)
+    process.join(60)
+    assert process.exitcode == 0
+    found = saved.load(half, model=plain())
+    assert distance(found.state_dict(), alone.state_dict()) < 1e-5
+    torch.testing.assert_close(found[1].running_var, alone[1].running_var)
