@@ -14,6 +14,7 @@ from .task import Classification, Task
 
 SHARE = 0.6  # of the free memory, for what a step keeps; the rest is for what comes and goes within it
 LARGEST = 4096
+TRUSTED = ("cpu",)  # where a step that does not fit ends the process, so that none is tried
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -55,7 +56,7 @@ def find_batch_size(
             model.train()
             most = int(_free(machine.device) * SHARE / _bytes_an_image(model, data, machine))
             size = min(_power_below(most), _power_below(len(data.train)), LARGEST)
-            while machine.device.type != "cpu" and size > 1 and not _fits(model, data, machine, size):
+            while machine.device.type not in TRUSTED and size > 1 and not _fits(model, data, machine, size):
                 size //= 2
     finally:
         model.load_state_dict(before)
