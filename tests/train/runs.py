@@ -1,16 +1,19 @@
 """Training in processes of their own, which a test can kill; forked from one that has imported torch already."""
 
+import json
 import multiprocessing
 import os
 import resource
 import signal
 import socket
+from pathlib import Path
 
+import accelerate
 import bars
 import torch
 from bars import data, network
 
-from convlite.train import Classification, Compute, Keep, Recipe, train
+from convlite.train import Classification, Compute, Keep, Recipe, evaluate, train
 
 RECIPE = Recipe(epochs=3, batch_size=20, rate=0.1, shift=1, average=0.9, optimiser="nesterov")
 CPU = Compute("cpu")
@@ -49,13 +52,22 @@ def unnormed():
     return bars.network(dropout=0.0, norm=torch.nn.Identity)
 
 
-def start(*arguments, **options):
-    process = PROCESSES.Process(target=job, args=arguments, kwargs=options)
+def start(*arguments, target=job, **options):
+    process = PROCESSES.Process(target=target, args=arguments, kwargs=options)
     process.start()
     return process
 
 
-def together(count, *arguments, **options):
+def measure(file, env):
+    """Every process writes down the score it gets of all images."""
+    os.environ.update(env)
+    accelerate.PartialState(cpu=True)
+    small, net = data(), network()
+    scores = [evaluate(net, small.test[:count], small, batch_size=8).to_dict() for count in (50, 48, 7, 1)]
+    Path(f"{file}{env['RANK']}").write_text(json.dumps(scores))
+
+
+def together(count, *arguments, target=job, **options):
     """As torchrun starts them: one number each, and a port to meet at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -70,6 +82,7 @@ def together(count, *arguments, **options):
         start(
             *arguments,
             env={**common, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": str(count)},
+            target=target,
             **options,
         )
         for i in range(count)

@@ -1,14 +1,15 @@
 """Several processes train the network that one would have trained."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
-from bars import data
-from runs import CPU, RECIPE, plain, start, together, unnormed
+from bars import data, network
+from runs import CPU, RECIPE, measure, plain, start, together, unnormed
 
 from convlite.models import saved
-from convlite.train import checkpoint, train
+from convlite.train import checkpoint, evaluate, train
 
 ALIKE = dataclasses.replace(RECIPE, batch_size=23, clip=1.0)  # shares of 11 and 12 images, of 10 and 10, ...
 
@@ -47,3 +48,13 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     found = saved.load(half, model=plain())
     assert distance(found.state_dict(), alone.state_dict()) < 1e-5
     torch.testing.assert_close(found[1].running_var, alone[1].running_var)
+
+
+def test_every_image_is_measured_once(tmp_path):
+    assert together(2, str(tmp_path / "score"), target=measure) == [0, 0]
+    small, net = data(), network()
+    expected = [evaluate(net, small.test[:count], small).to_dict() for count in (50, 48, 7, 1)]
+    for rank in (0, 1):
+        for found, whole in zip(json.loads((tmp_path / f"score{rank}").read_text()), expected):
+            for name, value in whole.items():
+                assert found[name] == pytest.approx(list(value) if name == "per_class" else value), name

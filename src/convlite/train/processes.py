@@ -31,8 +31,10 @@ def add_up(values: Sequence[float], device: torch.device) -> list[float]:
     return found
 
 
-def add_up_(tensor: torch.Tensor) -> torch.Tensor:
-    """In place the sum over all processes."""
-    if count() > 1:
-        dist.all_reduce(tensor)
-    return tensor
+def add_up_(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """The sum over all processes, by way of `device` if they meet there; the tensor itself may become it."""
+    if count() == 1:
+        return tensor
+    met = tensor if device is None else tensor.to(device)
+    dist.all_reduce(met)
+    return met.to(tensor.device)
