@@ -117,7 +117,7 @@ class Run:
         step, world, device = self.done(state), processes.count(), self.machine.device
         seed_everything(derive(self.seed, "step", step, processes.index()))  # so that no random state is carried on
         judged, images = processes.add_up([self.task.judged(targets), len(targets)], device)
-        parts = max(1, min(self.recipe.accumulate, int(images) // world))  # as many in every process
+        parts = max(1, min(self.recipe.accumulate, int(images) // world - (world > 1)))  # as many in every process
         state.optimiser.zero_grad()
         loss_sum = right = 0.0
         for i, (some, their) in enumerate(zip(pixels.tensor_split(parts), targets.tensor_split(parts)), 1):
