@@ -13,10 +13,11 @@ import bars
 import torch
 from bars import data, network
 
+from convlite.models import create
 from convlite.train import Classification, Compute, Keep, Recipe, evaluate, train
 
 RECIPE = Recipe(epochs=3, batch_size=20, rate=0.1, shift=1, average=0.9, optimiser="nesterov")
-CPU = Compute("cpu")
+CPU = Compute("cpu" if torch.accelerator.is_available() else None)  # without a GPU, both mean the same
 PROCESSES = multiprocessing.get_context("forkserver")
 # With what torch itself imports at its first step.
 PROCESSES.set_forkserver_preload(["accelerate", "torch._dynamo", "convlite.train", "bars", "runs"])
@@ -50,6 +51,19 @@ def plain():
 def unnormed():
     """Without batch norms too, which see a part of a step's images only."""
     return bars.network(dropout=0.0, norm=torch.nn.Identity)
+
+
+class Wide(torch.nn.Module):
+    """A family in double precision, which sees no rounding grow."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = create("xception_small", num_classes=3, width=0.25, depth=1).double()
+        self.net.set_dropout_(0.0)
+
+    def forward(self, x):
+        return self.net(x.double())
 
 
 def start(*arguments, target=job, **options):

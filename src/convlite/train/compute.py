@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import InputError, nearest, need
 from ..models.backbone import Backbone
+from . import processes
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -93,12 +94,18 @@ class Machine:
 def _accelerator(device: str | None) -> Any:
     accelerate = need("accelerate", "train")
     wanted = None if device is None else device.partition(":")[0]
+    if wanted is None and torch.accelerator.current_accelerator() is None:
+        wanted = "cpu"  # accelerate joins processes without a GPU only where it is told so
     try:
         found = accelerate.Accelerator(cpu=wanted == "cpu", mixed_precision="no")
     except ValueError:  # accelerate keeps one device for the life of a process
         raise InputError(
             "This process has trained on another device before: start a new one for the CPU."
         ) from None
+    if found.num_processes != processes.count():
+        raise InputError(
+            f"Several processes can't train together on {found.device.type!r}: start one, or give cpu."
+        )
     if wanted not in (None, found.device.type):
         raise InputError(f"There is no device {device!r} to train on here, only {found.device.type!r}: give that.")
     return found

@@ -55,9 +55,11 @@ class _Normalise(torch.autograd.Function):
         dims = [0, *range(2, x.dim())]
         n = x.numel() // x.shape[1]
         wide = torch.float64 if x.device.type != "mps" else torch.float32
-        var, mean = (t.to(wide) for t in torch.var_mean(_full(x), dims, correction=0))  # (C,) each
-        # Moments about 0, in double precision, add up over processes.
-        sums = processes.add_up_(torch.cat([mean * n, (var + mean**2) * n, mean.new_tensor([n])]))
+        own = _full(x).mean(dims)  # (C,)
+        about = (_full(x) - own.view(1, -1, *(1,) * (x.dim() - 2))).square_().sum(dims).to(wide)  # (C,), about it
+        own = own.to(wide)
+        # Moments about 0 add up over processes; in double precision nothing is lost by it.
+        sums = processes.add_up_(torch.cat([own * n, about + own**2 * n, own.new_tensor([n])]))
         count = sums[-1]
         mean, square = (sums[:-1] / count).chunk(2)
         var = (square - mean**2).clamp(min=0)
