@@ -72,17 +72,22 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, count = ctx.saved_tensors
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        dims = [0, *range(2, x.dim())]
-        dy = _full(gradients[0])
-        normal = (_full(x) - mean.view(shape)) * scale.view(shape)  # (N, C, ...), what weight was applied to
-        d_bias, d_weight = dy.sum(dims), (dy * normal).sum(dims)  # (C,), of this process's images
-        sums = processes.add_up_(torch.cat([d_bias, d_weight])) / count.to(dy.dtype)
-        by_bias, by_weight = (each.view(shape) for each in sums.chunk(2))
-        gain = scale if weight is None else scale * weight
-        dx = (dy - by_bias - normal * by_weight) * gain.view(shape)
-        own = (d_weight.to(weight.dtype), d_bias.to(weight.dtype)) if weight is not None else (None, None)
-        return dx.to(x.dtype), *own, None
+        shape, n = (1, -1, *(1,) * (x.dim() - 2)), x.numel() // x.shape[1]
+        wide = _full(x)
+        gain = torch.ones_like(scale) if weight is None else weight
+        # torch's kernel, as if there were this process's images alone, and then what the others change in it.
+        dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            _full(gradients[0]), wide, gain, None, None, mean, scale, True, 0.0, [True, True, True]
+        )
+        own = torch.cat([d_bias, d_weight])
+        more = own / n - processes.add_up_(own.clone()) / count.to(own.dtype)
+        by_bias, by_weight = (each * gain * scale for each in more.chunk(2))  # (C,) each
+        dx = dx.addcmul_(wide, (by_weight * scale).view(shape)).add_(
+            (by_bias - by_weight * mean * scale).view(shape)
+        )
+        if weight is None:
+            return dx.to(x.dtype), None, None, None
+        return dx.to(x.dtype), d_weight.to(weight.dtype), d_bias.to(weight.dtype), None
 
 
 def _full(x: Tensor) -> Tensor:
