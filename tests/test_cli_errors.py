@@ -181,7 +181,7 @@ def test_a_failed_run_is_exit_code_1(here, capsys, monkeypatch):
     def fails(*args, **kwargs):
         raise RunError("The loss became nan in step 3: try a lower rate.")
 
-    monkeypatch.setattr("convlite.cli.work.fit", fails)
+    monkeypatch.setattr("convlite.cli.training.fit", fails)
     assert "nan" in said(["train", "--model", "resnet20", "--data", "good", "--out", "new"], capsys, code=1)
 
 
@@ -189,5 +189,5 @@ def test_stopping_is_exit_code_130(here, capsys, monkeypatch):
     def stops(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convlite.cli.work.fit", stops)
+    monkeypatch.setattr("convlite.cli.training.fit", stops)
     assert "Stopped" in said(["train", "--model", "resnet20", "--data", "good", "--out", "new"], capsys, code=130)

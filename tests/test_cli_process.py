@@ -52,4 +52,5 @@ def test_ctrl_c_ends_training_with_130_and_a_sentence(tmp_path):
     assert out == ""
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("convlite: Stopped")
-    assert not list(tmp_path.rglob("*.*")), "no epoch was whole, so nothing was written"
+    assert "the command convlite train --model resnet20" in said.splitlines()[-1]
+    assert all(path.match("checkpoints/0*.safetensors") for path in tmp_path.rglob("*.*")), "no epoch was whole"

@@ -19,7 +19,7 @@ from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
 from .report import costs, tables
-from .train import Score, evaluate, seed_everything, train
+from .train import Score, checkpoint, evaluate, seed_everything, train
 
 NETWORK = "resnet20"
 BUDGET = Budget(macs=0.2, params=0.2)
@@ -57,6 +57,7 @@ def demo(
     net = models.create(NETWORK, num_classes=len(digits.classes))
 
     show(f"1. {NETWORK} learns {len(digits.train):,} handwritten digits; {len(digits.test)} more are held out")
+    checkpoint.tidy(folder / "dense", anew=True)  # of a demo that was stopped
     history = train(net, digits, out=folder / "dense", seed=seed, progress=progress)
     dense = evaluate(net, digits.test, digits, progress=False)
     show(tables.history(history))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import InputError
 
 
@@ -29,11 +31,23 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"Can't write {path}: {error.strerror or error}; choose another place.") from error
+        _flush(path.parent)
+    except (OSError, SafetensorError) as error:  # the second is how a full disk shows where tensors are written
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"Can't write {path}: {why}; make room or choose another place.") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    """Make a new name in a folder outlive a power cut, where the system lets a folder be opened."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

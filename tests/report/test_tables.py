@@ -174,7 +174,7 @@ def test_history():
 
 
 def test_a_score_names_the_weakest_classes():
-    score = Score(0.75, 1.0, 3, 4, 0.5, (1.0, 0.0, None, 0.5))
+    score = Score(0.75, 1.0, 3, 4, 0.5, (1.0, 0.0, None, 0.5), 0.125)
     text = printed(tables.score(score, ["[a]", "b", "c", "d"], worst=2))
     assert "3 of 4 images" in text
     assert text.index("class b") < text.index("class d")

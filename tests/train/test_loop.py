@@ -10,8 +10,8 @@ import torch
 from convlite.errors import InputError, RunError
 from convlite.models import saved
 from convlite.preprocess import Preprocess
-from convlite.train import Recipe, evaluate, train
-from convlite.train.loop import _groups
+from convlite.train import Classification, Compute, Recipe, evaluate, train
+from convlite.train.optimise import groups
 
 QUICK = Recipe(epochs=2, batch_size=20, rate=0.2, shift=1, label_smoothing=0.0)
 
@@ -81,7 +81,9 @@ def test_a_step_is_sgd_with_nesterov_momentum(net, tiny):
     """Against the update written out in float64, without augmentation, for one epoch of one batch."""
     net[8] = torch.nn.Identity()  # no dropout
     twin = copy.deepcopy(net).double().train()
-    recipe = Recipe(epochs=1, batch_size=200, warmup=0, shift=0, rate=0.1, momentum=0.8, weight_decay=0.01)
+    recipe = Recipe(
+        epochs=1, batch_size=200, warmup=0, schedule="constant", shift=0, rate=0.1, momentum=0.8, weight_decay=0.01
+    )
     train(net, tiny, recipe)
     logits = twin(tiny.normalise(tiny.train.pixels).double())
     loss = torch.nn.functional.cross_entropy(logits, tiny.train.labels, label_smoothing=0.1)
@@ -94,9 +96,9 @@ def test_a_step_is_sgd_with_nesterov_momentum(net, tiny):
 
 def test_norms_and_biases_do_not_decay_and_frozen_parameters_do_not_train(net, tiny):
     net[0].requires_grad_(False)
-    groups = _groups(net, 0.1)
-    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
-    assert [p.ndim for p in groups[0]["params"]] == [4, 2] and {p.ndim for p in groups[1]["params"]} == {1}
+    found = groups(net, Recipe(weight_decay=0.1))
+    assert [group["weight_decay"] for group in found] == [0.1, 0.0]
+    assert [p.ndim for p in found[0]["params"]] == [4, 2] and {p.ndim for p in found[1]["params"]} == {1}
     before = net[0].weight.clone()
     train(net, tiny, QUICK)
     assert torch.equal(net[0].weight, before)
@@ -109,7 +111,7 @@ def test_a_loss_of_ones_own(net, tiny):
         shapes.add((tuple(inputs.shape), tuple(logits.shape), tuple(labels.shape)))
         return (logits**2).mean()
 
-    history = train(net, tiny, Recipe(epochs=3, batch_size=20, rate=0.1), loss=loss)
+    history = train(net, tiny, Recipe(epochs=3, batch_size=20, rate=0.1), task=Classification(loss))
     assert shapes == {((20, 3, 12, 12), (20, 3), (20,))}
     assert history.last.loss < history.epochs[0].loss
 
@@ -143,7 +145,9 @@ def test_an_interrupt_leaves_the_last_whole_epoch(net, tiny, tmp_path, capsys):
         train(net, tiny, Recipe(epochs=5, batch_size=20), out=tmp_path, after_epoch=interrupt)
     assert same(state(saved.load(tmp_path, model=blank)), weights[1])
     said = " ".join(capsys.readouterr().err.split())
-    assert f"Stopped in epoch 3: {tmp_path} holds the network after epoch 2." in said
+    assert (
+        f"Stopped in epoch 3 after step 0 of 6: {tmp_path}/checkpoints/00000012.safetensors holds the run" in said
+    )
     assert not net.training
 
     calls = []
@@ -155,8 +159,10 @@ def test_an_interrupt_leaves_the_last_whole_epoch(net, tiny, tmp_path, capsys):
         return torch.nn.functional.cross_entropy(logits, labels)
 
     with pytest.raises(KeyboardInterrupt):
-        train(half, tiny, Recipe(epochs=5, batch_size=20), out=tmp_path, loss=interrupt_within)
-    assert saved.read_config(tmp_path)["about"]["metrics"]["number"] == 1
+        train(
+            half, tiny, Recipe(epochs=5, batch_size=20), out=tmp_path / "b", task=Classification(interrupt_within)
+        )
+    assert saved.read_config(tmp_path / "b")["about"]["metrics"]["number"] == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_it_harms_the_weights(net, tiny, tmp_path):
@@ -165,8 +171,8 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_harms_the_weights(net,
         return logits.mean() * (float("nan") if len(calls) == 9 else 1)
 
     calls, blank = [], copy.deepcopy(net)
-    with pytest.raises(RunError, match=r"loss became nan in step 3 of epoch 2; .* after epoch 1: .* below 0\.2"):
-        train(net, tiny, QUICK, out=tmp_path, loss=loss)
+    with pytest.raises(RunError, match=r"loss became nan in step 3 of epoch 2; .* after 6 steps: .* below 0\.2"):
+        train(net, tiny, QUICK, out=tmp_path, task=Classification(loss))
     assert all(value.isfinite().all() for value in net.state_dict().values())
     saved.load(tmp_path, model=blank)
 
@@ -187,5 +193,5 @@ def test_what_is_refused_before_any_training(net, tiny, tmp_path):
     with pytest.raises(InputError, match="create it with num_classes=3"):
         train(net[:6], tiny, QUICK)
     with pytest.raises(InputError, match="no device 'tpu'"):
-        train(net, tiny, QUICK, device="tpu")
+        train(net, tiny, QUICK, compute=Compute("tpu"))
     assert same(state(net), before)

@@ -32,7 +32,41 @@ def test_every_figure_is_that_of_a_plain_loop(net, tiny, batch_size):
     assert score.top1 == right / 50 and score.top5 == 1.0  # of three classes, five hold all
     assert score.per_class == tuple(sum(hits) / len(hits) for hits in by_class.values())
     assert abs(score.loss - loss / 50) < 1e-5
-    assert json.loads(json.dumps(score.to_dict()))["correct"] == right
+    answers = [max(range(3), key=lambda c, row=row: float(row[c])) for row in logits]
+    pairs = list(zip(labels, answers))
+    assert score.confusion == tuple(tuple(pairs.count((a, b)) for b in range(3)) for a in range(3))
+    error = 0.0
+    sure = [float(row.softmax(0).max()) for row in logits]
+    for i in range(15):
+        inside = [j for j, p in enumerate(sure) if i / 15 < p <= (i + 1) / 15]
+        error += abs(sum(sure[j] for j in inside) - sum(answers[j] == labels[j] for j in inside)) / 50
+    assert score.calibration_error == pytest.approx(error, abs=1e-5)
+    plain = json.loads(json.dumps(score.to_dict()))
+    assert plain["correct"] == right and "confusion" not in plain
+
+
+def test_sure_and_right_is_calibrated_sure_and_wrong_is_not(tiny):
+    class Sure(torch.nn.Module):
+        def forward(self, x):
+            return 100 * torch.eye(3)[answers[: len(x)]]
+
+    for wrong, expected in ((0, 0.0), (25, 0.5), (50, 1.0)):
+        answers = tiny.test.labels.clone()
+        answers[:wrong] = (answers[:wrong] + 1) % 3
+        score = evaluate(Sure(), tiny.test, tiny)
+        assert (score.calibration_error, score.top1) == pytest.approx((expected, 1 - expected))
+
+
+def test_of_very_many_classes_no_pairs_are_counted():
+    class Middle(torch.nn.Module):
+        def forward(self, x):
+            return torch.eye(1500)[700].expand(len(x), 1500)
+
+    images = Images(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 700, 700, 1499]))
+    data = Data(images, images, tuple(map(str, range(1500))), Preprocess((2, 2), (0.0,), (1.0,)), "made")
+    score = evaluate(Middle(), images, data)
+    assert score.confusion is None and score.top1 == 0.5
+    assert (score.per_class[0], score.per_class[700], score.per_class[5]) == (0.0, 1.0, None)
 
 
 def test_top5_and_a_class_without_images():

@@ -49,7 +49,8 @@ def test_json_and_back(made):
 
 def test_named_recipes():
     assert recipe("digits") == Recipe() and not recipe("digits").flip
-    assert set(RECIPES) == {"digits", "cifar"} and recipe("cifar").flip
+    assert recipe("cifar").flip and recipe("xception-paper").optimiser == "sgd"
+    assert set(RECIPES) == {"digits", "cifar", "xception-paper", "inception-paper", "finetune", "modern"}
     with pytest.raises(InputError, match=r"no recipe 'cifer': did you mean cifar\?"):
         recipe("cifer")
 
@@ -75,9 +76,34 @@ def test_named_recipes():
         ({"mixup": -1.0}, "mixup is 0 or more"),
         ({"cutmix": math.inf}, "cutmix is 0 or more"),
         ({"schedule": "cosin"}, r"no schedule 'cosin': did you mean cosine\?"),
-        ({"epoch": 3}, r"no setting 'epoch': did you mean epochs\?"),
+        ({"optimiser": "adam"}, r"no optimiser 'adam': did you mean adamw\?"),
+        ({"accumulate": 33}, "accumulate is from 1 to batch_size"),
+        ({"fall": 0.0}, "fall is above 0"),
+        ({"layer_decay": 1.1}, "layer_decay is above 0"),
+        ({"dropout": 1.0}, "dropout is from 0 to below 1"),
+        ({"epochs": 2.5}, r"epochs is of type int, not 2\.5"),
+        ({"rate": "high"}, "rate is of type float, not 'high'"),
+        ({"batch_size": True}, "batch_size is of type int, not True"),
+        ({"flip": 1}, "flip is of type bool, not 1"),
+        ({"epoch": 3}, r"no setting 'epoch': did you mean epochs"),
     ],
 )
 def test_what_is_refused(wrong, says):
     with pytest.raises(InputError, match=says):
         Recipe.from_dict(wrong)
+
+
+@given(st.integers(1, 50), st.floats(0.5, 1), st.integers(1, 4))
+def test_exponential_steps_are_those_of_the_papers(epochs, fall, every):
+    made = Recipe(epochs=epochs, rate=0.045, schedule="exponential", fall=fall, fall_epochs=every, warmup=0.0)
+    for epoch in range(epochs):
+        for within in (0.0, 0.5, 0.99):
+            expected = 0.045 * fall ** (epoch // every)
+            assert math.isclose(made.rate_at((epoch + within) / epochs), expected)
+
+
+def test_another_batch_with_or_without_the_rate():
+    assert recipe("cifar").with_batch(32).rate == 0.4
+    scaled = recipe("cifar").with_batch(32, scale=True)
+    assert (scaled.batch_size, scaled.rate) == (32, 0.1)
+    assert Recipe(accumulate=8).with_batch(4).accumulate == 4

@@ -16,7 +16,8 @@ import typer
 
 from .. import __version__
 from ..errors import ConvliteError, InputError
-from . import cost, look, ship, work
+from . import cost, look, ship, training, work
+from .options import Stopped
 
 INTERRUPTED = 130
 # Of all that typer raises for a wrong command line it exports one; their common base is the next above it.
@@ -32,8 +33,8 @@ for verb in (
     look.models,
     cost.cost,
     look.compare,
-    work.train,
-    work.evaluate,
+    training.train,
+    training.evaluate,
     work.lighten,
     ship.export,
     ship.bench,
@@ -68,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; without arguments, the process's own."""
     try:
         given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-        code = app(given, prog_name="convlite", standalone_mode=False)
+        code = app(given, prog_name="convlite", standalone_mode=False, obj=given)
     except InputError as error:
         return _say(str(error), 2)
+    except Stopped as error:
+        return _say(f"Stopped before the end; {error}", INTERRUPTED)
     except ConvliteError as error:
         return _say(str(error), 1)
     except UsageError as error:

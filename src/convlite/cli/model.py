@@ -80,7 +80,7 @@ def find(
     if model in FAMILIES:
         kind = None if conv is None else kinds.parse(conv)
         size = (channels or FAMILIES[model].input[0], *FAMILIES[model].input[1:])
-        own = dict(map(_setting, settings))
+        own = settings_of("--set", "width=0.5", settings)
         with contextlib.nullcontext() if weights or pretrained else weightless():
             net = create(model, conv=kind, num_classes=classes, in_channels=size[0], pretrained=pretrained, **own)
         if net.kept and not net.placed:
@@ -165,15 +165,18 @@ def _made_by(file: Path, factory: str) -> nn.Module:
     return net
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """("width", 0.5) of "width=0.5"."""
-    option, equals, value = text.partition("=")
-    if not (option and equals and value):
-        raise InputError(f"--set takes OPTION=VALUE, as width=0.5; given {text!r}.")
-    try:
-        return option, json.loads(value)
-    except json.JSONDecodeError:
-        return option, value  # a word
+def settings_of(flag: str, example: str, texts: Sequence[str]) -> dict[str, Any]:
+    """{"width": 0.5} of "width=0.5"."""
+    found = {}
+    for text in texts:
+        option, equals, value = text.partition("=")
+        if not (option and equals and value):
+            raise InputError(f"{flag} takes OPTION=VALUE, as {example}; given {text!r}.")
+        try:
+            found[option] = json.loads(value)
+        except json.JSONDecodeError:
+            found[option] = value  # a word
+    return found
 
 
 def _timm_package(model: str) -> Any:

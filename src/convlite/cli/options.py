@@ -14,7 +14,7 @@ import torch
 import typer
 from rich.console import Console, RenderableType
 
-from ..errors import InputError, RunError
+from ..errors import ConvliteError, InputError, RunError
 
 Model = Annotated[
     str,
@@ -85,6 +85,10 @@ SkipCorrupt = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 Size = tuple[int, int, int]
+
+
+class Stopped(ConvliteError):
+    """Ctrl-C ended the work, and there is a way to go on with it."""
 
 
 def size_of(text: str | None) -> Size | None:

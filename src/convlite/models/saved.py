@@ -93,14 +93,14 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise InputError(
             f"{folder / WEIGHTS} is no whole safetensors file ({error}): copy or save it again."
         ) from error
-    fault = _misfit(net, weights)
+    fault = misfit(net, weights)
     if fault:
         raise InputError(f"The weights in {folder} don't fit the network they name: {fault}.")
     net.load_state_dict(weights, strict=False)  # a tensor with two names is saved under one
     return net.eval()
 
 
-def _misfit(net: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+def misfit(net: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
     """What stands between a network and the weights meant for it, or None."""
     expected = net.state_dict()
     filled = {expected[name].data_ptr() for name in weights if name in expected}

@@ -50,6 +50,7 @@ def score(found: Score, classes: Sequence[str], worst: int = 3) -> RenderableTyp
     table.add_row("accuracy", percent(found.top1, 2), f"{found.correct:,} of {count(found.count, 'image')}")
     table.add_row("among the five highest", percent(found.top5, 2), "")
     table.add_row("cross entropy", f"{found.loss:.4f}", "")
+    table.add_row("calibration error", percent(found.calibration_error, 2), "")
     known = [(share, name) for share, name in zip(found.per_class, classes) if share is not None]
     for share, name in sorted(known)[:worst]:
         table.add_row(f"class {escape(name)}", percent(share, 2), "")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .history import Epoch
+from .state import State, Sums
 
 
 class Bar:
@@ -38,9 +42,20 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def step(self, epoch: int, loss: float, accuracy: float, speed: float) -> None:
-        """One more step; the figures are means over the epoch so far."""
-        self._progress.update(self._task, advance=1, epoch=epoch, loss=loss, accuracy=accuracy, speed=speed)
+    def step(self, epoch: int, sums: Sums) -> None:
+        """One more step; the figures shown are means over the epoch so far."""
+        self._progress.update(
+            self._task, advance=1, epoch=epoch, loss=sums.loss / sums.judged, accuracy=sums.right / sums.judged,
+            speed=sums.images / sums.seconds,
+        )  # fmt: skip
+
+    def resumed(self, path: Path, state: State, steps: int, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """The run goes on from a checkpoint; where that is not on the same machine, what it means."""
+        self._progress.update(self._task, completed=(state.epoch - 1) * steps + state.steps)
+        self.say(f"resumed from {path}: epoch {state.epoch}, after step {state.steps} of {steps}")
+        other = [f"{name} {was[name]}, now {now[name]}" for name in now if was[name] != now[name]]
+        if other:
+            self.say(f"It ran on other means ({'; '.join(other)}): it goes on the same but for rounding.")
 
     def epoch(self, done: Epoch) -> None:
         """An epoch is over."""

@@ -1,31 +1,27 @@
-"""The training loop."""
+"""`train`: a run from its beginning, or from where it stopped, to its end."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import Data
-from ..errors import InputError, RunError, need
-from ..files import check_writable
-from ..models.saved import save
+from ..errors import InputError, RunError
+from ..models.backbone import Backbone
+from . import checkpoint, norms, processes
 from .allocator import keep_freed_memory
 from .bar import Bar
-from .batches import batches, steps_in
+from .compute import Compute, Machine
+from .folder import Folder, Keep, found
 from .history import Epoch, History
-from .metrics import check_fit, evaluate
+from .memory import is_out_of_memory, too_large
 from .recipe import Recipe
-from .seeds import derive, seed_everything
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of inputs, logits and labels: a scalar
+from .run import Diverged, Run
+from .state import State
+from .stop import Stop
+from .task import Classification, Task
 
 
 def train(
@@ -34,184 +30,131 @@ def train(
     recipe: Recipe | None = None,
     *,
     out: str | Path | None = None,
+    resume: bool = False,
     seed: int = 0,
-    device: str | None = None,
+    compute: Compute = Compute(),
+    task: Task = Classification(),
+    keep: Keep = Keep(),
     progress: bool = True,
     test_each_epoch: bool = False,
-    loss: Loss | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
     """Train a network in place; it ends in evaluation mode, with channels last in memory.
 
+    Started as several processes (`torchrun`, `accelerate launch`), all of them train one network: each takes its
+    share of every batch, and batch norms see all of it, so that the weights are those of one process to rounding.
+
     Arguments:
         model: takes (N, C, H, W) as `data.normalise` gives it, answers with (N, classes).
-        recipe: how; by default `Recipe()`.
-        out: a folder; after each epoch the network is saved in it, with classes, preprocessing and results.
+        recipe: how; by default `Recipe()`. Its dropout and drop_path are set in the network.
+        out: a folder for the network, its checkpoints and its figures; see folder.py.
+        resume: go on from the last checkpoint in `out`, if there is one. On one process of a CPU the weights
+            then end as those of a run that never stopped, to the last bit.
         seed: the same seed gives the same weights, on one machine's CPU to the last bit.
-        device: `cpu`, `cuda`, `mps`; by default the fastest that accelerate finds.
+        task: what is learnt; by default one class an image.
         progress: show a bar and a line an epoch on stderr.
-        test_each_epoch: measure on `data.test` after each epoch, for the record only.
-        loss: of inputs, logits and labels; by default cross entropy with the recipe's label smoothing.
+        test_each_epoch: measure on `data.test` after each epoch, for the record, and to keep the best.
         after_epoch: called when an epoch is saved.
 
     Raises:
-        InputError: a network that doesn't fit the data, no such device, or `out` can't be written to.
-        RunError: the loss is no longer finite; the weights are those before that step.
-        KeyboardInterrupt: passed on; `out` holds the last whole epoch.
+        InputError: a network that doesn't fit the data, no such device, `out` can't be written to or holds an
+            unfinished run, or the run to resume is another one.
+        RunError: the loss is no longer finite, the weights being those before that step; or memory is too small.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; `out` holds a checkpoint after the last whole step.
     """
     recipe = recipe or Recipe()
     folder = None if out is None else Path(out)
-    if folder is not None:
-        check_writable(folder)
-    check_fit(model, data.shape, len(data.classes))
-    run = _Run(_accelerator(device), data, recipe, seed, loss or _cross_entropy(recipe))
-    state = run.start(model)
-    bar = Bar(recipe.epochs, run.steps, show=progress and run.accelerator.is_local_main_process)
+    task.check(model, data)
+    machine = Machine(compute)
+    first = processes.index() == 0
+    if recipe.batch_size < processes.count() or len(data.train) < processes.count():
+        raise InputError(f"{processes.count()} processes need at least as many images a step: start fewer.")
+    _regularise(model, recipe)
+    run = Run(model, machine.prepare(model), machine, data, recipe, task, seed)
+    bar = Bar(recipe.epochs, run.steps, show=progress and first)
+    identity = checkpoint.identity(model, data, recipe, seed, compute.precision)
+    place = checkpoint.place(machine.device, processes.count())
+    state = run.begin()
+    goes_on = None if folder is None else found(folder, resume, bar.say)
+    if goes_on is not None:
+        checkpoint.check_same(goes_on, identity, model)
+        state.load(goes_on.tensors, goes_on.numbers)
+        bar.resumed(goes_on.path, state, run.steps, goes_on.where, place)
+    kept = None if folder is None or not first else Folder(folder, keep, identity, place)
+    if kept is not None:
+        checkpoint.tidy(kept.path, anew=goes_on is None)
     try:
-        with bar:
+        with bar, Stop(together=processes.count() > 1) as stop, norms.shared(model), machine.recomputing(model):
             if keep_freed_memory():
                 bar.say("memory: freed pages stay with the process (mallopt), which saves clearing them anew")
-            while len(state.history.epochs) < recipe.epochs:
-                done = run.epoch(state, bar, test_each_epoch)
-                state.history = History((*state.history.epochs, done))
-                bar.epoch(done)
-                if folder is not None and run.accelerator.is_main_process:
-                    save(model, folder, run.about(state.history))
-                if after_epoch is not None:
-                    after_epoch(done)
-    except KeyboardInterrupt:
-        bar.say(f"Stopped in epoch {len(state.history.epochs) + 1}: {_kept(folder, state.history)}.")
-        raise
-    except _Diverged as error:
+            try:
+                _epochs(run, state, bar, stop, kept, test_each_epoch, after_epoch)
+            except KeyboardInterrupt:
+                if kept is not None and not stop.stepping and run.done(state):
+                    kept.checkpoint(state, run.done(state))
+                bar.say(f"Stopped in epoch {state.epoch} after step {state.steps} of {run.steps}: {_kept(kept)}.")
+                raise
+    except Diverged as error:
         raise RunError(
-            f"The loss became {error.loss} in step {error.step} of epoch {len(state.history.epochs) + 1}; "
-            f"{_kept(folder, state.history)}: try a rate below {recipe.rate}."
+            f"{error.what} in step {state.steps + 1} of epoch {state.epoch}; {_kept(kept)}: "
+            f"try a rate below {recipe.rate}."
         ) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(too_large(recipe)) from error
     finally:
-        run.accelerator.unwrap_model(state.model, keep_fp32_wrapper=False).eval()
+        if kept is not None:
+            kept.close()
+        if state.average is not None:
+            state.average.copy_to(model)
+        model.eval()
     return state.history
 
 
-@dataclass
-class _State:
-    """What a run has come to: all that a checkpoint needs for going on where it stopped."""
+def _epochs(
+    run: Run,
+    state: State,
+    bar: Bar,
+    stop: Stop,
+    kept: Folder | None,
+    test: bool,
+    after_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    def checkpointed() -> None:
+        if kept is not None:
+            run.check_finite(state)
+            kept.checkpoint(state, run.done(state))
 
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    history: History
+    def between() -> None:
+        if kept is not None and kept.keep.steps and run.done(state) % kept.keep.steps == 0:
+            checkpointed()
 
-
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same throughout a run."""
-
-    accelerator: Any
-    data: Data
-    recipe: Recipe
-    seed: int
-    loss: Loss
-
-    @property
-    def steps(self) -> int:
-        return steps_in(len(self.data.train), self.recipe)
-
-    def start(self, model: nn.Module) -> _State:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.SGD(
-            _groups(model, self.recipe.weight_decay),
-            lr=self.recipe.rate,
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.momentum > 0,
-        )
-        model, optimiser = self.accelerator.prepare(model, optimiser)
-        return _State(model, optimiser, History())
-
-    def epoch(self, state: _State, bar: Bar, test: bool) -> Epoch:
-        """One pass: every random choice in it comes from the seed and the epoch's number alone."""
-        number = len(state.history.epochs) + 1
-        seed_everything(derive(self.seed, "epoch", number))
-        state.model.train()
-        begun = time.perf_counter()
-        loss_sum, right, seen = 0.0, 0, 0
-        for step, (pixels, labels) in enumerate(
-            batches(self.data.train, self.recipe, self.seed, number, self.accelerator.device)
-        ):
-            rate = self.recipe.rate_at(((number - 1) * self.steps + step) / (self.recipe.epochs * self.steps))
-            loss, hits = self._step(state, pixels, labels, rate, step)
-            loss_sum, right, seen = loss_sum + loss * len(labels), right + hits, seen + len(labels)
-            bar.step(number, loss_sum / seen, right / seen, seen / (time.perf_counter() - begun))
-        seconds = time.perf_counter() - begun
-        tested = evaluate(state.model, self.data.test, self.data, progress=False).top1 if test else None
-        return Epoch(number, loss_sum / seen, right / seen, tested, seconds, seen / seconds)
-
-    def _step(self, state: _State, pixels: Tensor, labels: Tensor, rate: float, step: int) -> tuple[float, int]:
-        inputs = self.data.normalise(pixels)  # (N, C, H, W)
-        answer = state.model(inputs)  # (N, classes), and with auxiliary heads a tuple of such
-        logits, *aux = answer if isinstance(answer, tuple) else (answer,)
-        loss = self.loss(inputs, logits, labels)
-        for each in aux:
-            loss = loss + self.recipe.aux * self.loss(inputs, each, labels)
-        if not math.isfinite(value := loss.item()):
-            raise _Diverged(value, step + 1)
-        state.optimiser.zero_grad()
-        self.accelerator.backward(loss)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        state.optimiser.step()
-        return value, int((logits.argmax(1) == labels).sum())
-
-    def about(self, history: History) -> dict[str, Any]:
-        """What is kept beside the weights, in plain JSON values."""
-        return {
-            "classes": list(self.data.classes),
-            "preprocess": self.data.preprocess.to_dict(),
-            "metrics": asdict(history.last),
-            "training": {
-                "data": self.data.source,
-                "seed": self.seed,
-                "recipe": self.recipe.to_dict(),
-                **history.to_dict(),
-            },
-        }
+    if kept is not None and state.history.epochs and not state.steps:
+        kept.publish(state, run.about(state.history))  # in case the process ended just before it could
+    while state.epoch <= run.recipe.epochs:
+        done = run.epoch(state, bar, stop, test, between)
+        bar.epoch(done)
+        checkpointed()
+        if kept is not None:
+            kept.publish(state, run.about(state.history))
+        if after_epoch is not None:
+            after_epoch(done)
 
 
-class _Diverged(Exception):
-    def __init__(self, loss: float, step: int) -> None:
-        self.loss, self.step = loss, step
+def _regularise(model: nn.Module, recipe: Recipe) -> None:
+    if recipe.dropout is None and recipe.drop_path is None:
+        return
+    if not isinstance(model, Backbone):
+        raise InputError("A recipe can set dropout and drop_path only in the families: leave both at None.")
+    if recipe.dropout is not None:
+        model.set_dropout_(recipe.dropout)
+    if recipe.drop_path is not None:
+        model.set_drop_path_(recipe.drop_path)
 
 
-def _accelerator(device: str | None) -> Any:
-    accelerate = need("accelerate", "train")
-    wanted = None if device is None else device.partition(":")[0]
-    try:
-        found = accelerate.Accelerator(cpu=wanted == "cpu")
-    except ValueError:  # accelerate keeps one device for the life of a process
-        raise InputError(
-            "This process has trained on another device before: start a new one for the CPU."
-        ) from None
-    if wanted not in (None, found.device.type):
-        raise InputError(f"There is no device {device!r} to train on here, only {found.device.type!r}: give that.")
-    return found
-
-
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights with decay; biases and the scales and shifts of norms, all of one dimension, without."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups: Iterable[tuple[float, list[nn.Parameter]]] = (
-        (decay, [p for p in trained if p.ndim > 1]),
-        (0.0, [p for p in trained if p.ndim <= 1]),
-    )
-    return [{"params": params, "weight_decay": decay} for decay, params in groups if params]
-
-
-def _cross_entropy(recipe: Recipe) -> Loss:
-    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-
-    return loss
-
-
-def _kept(folder: Path | None, history: History) -> str:
-    if folder is None or not history.epochs:
+def _kept(folder: Folder | None) -> str:
+    files = [] if folder is None else checkpoint.files(folder.path)
+    if not files:
         return "nothing was saved"
-    return f"{folder} holds the network after epoch {history.last.number}"
+    return f"{files[0]} holds the run after {int(files[0].stem)} steps"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from ..data import Data, Source
 from ..data.progress import track
 from ..errors import InputError
+from . import processes
+
+BINS = 15  # of the calibration error, as in its paper
+CONFUSABLE = 1000  # classes of which every pair is counted; with more, the counts outgrow what they tell
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class Score:
         correct: images behind `top1`; count: all images.
         loss: mean cross entropy.
         per_class: for each class the share of its images answered right; None where it has none.
+        calibration_error: how far the probability of the answer is from the share answered right, on average
+            over 15 bins of it (Guo et al., arXiv 1706.04599, section 2).
+        confusion: images of each class (row) by the class answered (column); None for over 1000 classes.
     """
 
     top1: float
@@ -34,16 +41,21 @@ class Score:
     count: int
     loss: float
     per_class: tuple[float | None, ...]
+    calibration_error: float
+    confusion: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, field by field."""
-        return asdict(self)
+        """Plain JSON types, field by field; without the confusion, which has the classes squared."""
+        return {name: value for name, value in asdict(self).items() if name != "confusion"}
 
 
 def evaluate(
     model: nn.Module, images: Source, data: Data, *, batch_size: int = 256, progress: bool = True
 ) -> Score:
     """Measure a network on images of a data set; it is left as it was.
+
+    Where several processes have been started together, each takes its share of the batches, every image being
+    counted once, and all get the whole score: every process must call it.
 
     Arguments:
         images: mostly `data.test`.
@@ -56,29 +68,57 @@ def evaluate(
     if not len(images):
         raise InputError("There are no images to evaluate on: give data with a test part.")
     check_fit(model, data.shape, len(data.classes))
-    right, there = torch.zeros(2, len(data.classes), dtype=torch.int64)
-    correct = in_five = 0
-    loss = 0.0
-    parts = torch.arange(len(images)).split(batch_size)
+    counts, device = _Counts(len(data.classes)), device_of(model)
+    parts = torch.arange(len(images)).split(batch_size)[processes.index() :: processes.count()]
     with as_evaluated(model), torch.no_grad():
-        device = device_of(model)
-        for part in track(images.parts(parts), len(parts), "evaluating", progress):
+        for part in track(images.parts(parts), len(parts), "evaluating", progress and processes.index() == 0):
             if not len(part):
                 continue  # none of them could be read
-            labels = part.labels.to(device)
-            there += torch.bincount(part.labels, minlength=len(there))
             logits = model(data.normalise(part.pixels.to(device))).float()  # (N, classes)
-            hits = logits.argmax(1) == labels
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-            correct += int(hits.sum())
-            in_five += int((best == labels[:, None]).any(1).sum())
-            loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
-            right += torch.bincount(labels[hits], minlength=len(right)).cpu()
-    count = int(there.sum())
-    if not count:
-        raise InputError(f"None of the {len(images)} images can be read: replace them.")
-    per_class = tuple(r / n if n else None for r, n in zip(right.tolist(), there.tolist(), strict=True))
-    return Score(correct / count, in_five / count, correct, count, loss / count, per_class)
+            counts.add(logits.cpu(), part.labels.cpu())
+    return counts.score(device, len(images))
+
+
+class _Counts:
+    """What is counted over all images, in float64, in which whole numbers are exact."""
+
+    def __init__(self, classes: int) -> None:
+        self.pairs = torch.zeros(classes, classes if classes <= CONFUSABLE else 2, dtype=torch.float64)
+        self.bins = torch.zeros(2, BINS, dtype=torch.float64)  # sums of probabilities, and of right answers
+        self.in_five = self.loss = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:  # (N, classes), (N,)
+        answer = logits.argmax(1)  # (N,)
+        surest = logits.double().softmax(1).amax(1)  # (N,), the answer's probability
+        hits = answer == labels
+        columns = answer if len(self.pairs) <= CONFUSABLE else hits.long()
+        self.pairs.index_put_((labels, columns), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
+        place = (surest * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+        for row, values in zip(self.bins, (surest, hits.double())):
+            row.index_add_(0, place, values)
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        self.in_five += float((best == labels[:, None]).any(1).sum())
+        self.loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
+
+    def score(self, device: torch.device, images: int) -> Score:
+        """Of all processes; `images` is how many there should be."""
+        pairs, bins = (processes.add_up_(tensor, device) for tensor in (self.pairs, self.bins))
+        in_five, loss = processes.add_up([self.in_five, self.loss], device)
+        full = len(pairs) <= CONFUSABLE
+        right, there = (pairs.diagonal() if full else pairs[:, 1]), pairs.sum(1)  # (classes,) each
+        count, correct = int(there.sum()), int(right.sum())
+        if not count:
+            raise InputError(f"None of the {images} images can be read: replace them.")
+        return Score(
+            top1=correct / count,
+            top5=in_five / count,
+            correct=correct,
+            count=count,
+            loss=loss / count,
+            per_class=tuple(r / n if n else None for r, n in zip(right.tolist(), there.tolist(), strict=True)),
+            calibration_error=float((bins[0] - bins[1]).abs().sum()) / count,
+            confusion=tuple(tuple(map(int, row)) for row in pairs.tolist()) if full else None,
+        )
 
 
 @contextmanager

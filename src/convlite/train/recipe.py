@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..errors import InputError, nearest
 
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "constant", "exponential")
+OPTIMISERS = ("nesterov", "sgd", "rmsprop", "adamw")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent with Nesterov momentum, one rise and one fall of the rate.
+    """An optimiser, one rise and one fall of its rate, and what is done to the network and the images meanwhile.
 
     Arguments:
         epochs: passes over the training images.
-        batch_size: the most images in a step; an epoch is cut into steps of nearly equal size.
+        batch_size: the most images in a step, of all processes together; an epoch is cut into steps of nearly
+            equal size.
         rate: the highest learning rate.
-        momentum: of the gradient, 0 to below 1.
+        momentum: of the gradient, 0 to below 1; of `adamw` its first beta.
         weight_decay: of the weights; never of biases and norms, whose size carries no complexity.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
         warmup: share of the steps in which the rate rises, linearly from 0.
-        schedule: how it falls to 0 in the others: `cosine`, `linear`, or not at all (`constant`).
+        schedule: how it goes on in the others: to 0 as a `cosine` or `linear`ly, not at all (`constant`), or
+            `exponential`: times `fall` every `fall_epochs` epochs.
+        optimiser: `sgd` with momentum, `nesterov`'s form of it, `rmsprop` or `adamw` (which decays weights
+            beside the gradient, by rate × weight_decay).
+        epsilon: what `rmsprop` and `adamw` add to the root that they divide by.
+        average: decay of the weights' moving average, which is then what is measured and saved; 0 for none.
+        clip: the longest gradient, longer ones being cut to it (Pascanu et al. 2013); 0 for no limit.
+        accumulate: parts that a step's images are cut into, one in memory at a time; batch norms see a part.
+        layer_decay: each step of a backbone, from its head inwards, learns at this times the next one's rate.
+        dropout: probability of the head's dropout; None leaves the network's own.
+        drop_path: probability that the last residual branch is left out, the first never (Huang et al. 2016).
         aux: how much each auxiliary head's loss counts, where a network has them (Szegedy et al. 2015, section 5).
         shift: images are moved at random by up to this many pixels each way.
         flip: images are mirrored at random, left to right: not for digits, letters or signs.
@@ -52,6 +64,16 @@ class Recipe:
     label_smoothing: float = 0.1
     warmup: float = 0.2
     schedule: str = "cosine"
+    fall: float = 0.94
+    fall_epochs: float = 2.0
+    optimiser: str = "nesterov"
+    epsilon: float = 1e-8
+    average: float = 0.0
+    clip: float = 0.0
+    accumulate: int = 1
+    layer_decay: float = 1.0
+    dropout: float | None = None
+    drop_path: float | None = None
     aux: float = 0.3
     shift: int = 3
     flip: bool = False
@@ -72,6 +94,15 @@ class Recipe:
         _expect(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
         _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         _expect(0 <= self.warmup <= 1, "warmup", self.warmup, "from 0 to 1")
+        _expect(0 < self.fall <= 1, "fall", self.fall, "above 0, at most 1")
+        _expect(0 < self.fall_epochs < math.inf, "fall_epochs", self.fall_epochs, "above 0")
+        _expect(0 < self.epsilon < math.inf, "epsilon", self.epsilon, "above 0")
+        _expect(0 <= self.average < 1, "average", self.average, "from 0 to below 1")
+        _expect(0 <= self.clip < math.inf, "clip", self.clip, "0 or more")
+        _expect(1 <= self.accumulate <= self.batch_size, "accumulate", self.accumulate, "from 1 to batch_size")
+        _expect(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
+        _expect(0 <= (self.dropout or 0) < 1, "dropout", self.dropout, "from 0 to below 1")
+        _expect(0 <= (self.drop_path or 0) < 1, "drop_path", self.drop_path, "from 0 to below 1")
         _expect(0 <= self.aux < math.inf, "aux", self.aux, "0 or more")
         _expect(self.shift >= 0, "shift", self.shift, "0 or more")
         _expect(0 < self.crop <= 1, "crop", self.crop, "above 0, up to 1")
@@ -82,8 +113,9 @@ class Recipe:
         _expect(0 <= self.erase <= 1, "erase", self.erase, "from 0 to 1")
         _expect(0 <= self.mixup < math.inf, "mixup", self.mixup, "0 or more")
         _expect(0 <= self.cutmix < math.inf, "cutmix", self.cutmix, "0 or more")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"There is no schedule {self.schedule!r}: {nearest(self.schedule, SCHEDULES)}")
+        for name, known in (("schedule", SCHEDULES), ("optimiser", OPTIMISERS)):
+            if (given := getattr(self, name)) not in known:
+                raise InputError(f"There is no {name} {given!r}: {nearest(given, known)}")
 
     @property
     def mixes(self) -> bool:
@@ -100,8 +132,15 @@ class Recipe:
                 return self.rate * (1 + math.cos(math.pi * fallen)) / 2
             case "linear":
                 return self.rate * (1 - fallen)
+            case "exponential":  # epochs are whole numbers but for rounding
+                return self.rate * self.fall ** math.floor(progress * self.epochs / self.fall_epochs + 1e-9)
             case _:
                 return self.rate
+
+    def with_batch(self, batch_size: int, *, scale: bool = False) -> Recipe:
+        """The same with another batch; its rate in proportion if `scale` (Goyal et al., arXiv 1706.02677)."""
+        rate = self.rate * batch_size / self.batch_size if scale else self.rate
+        return replace(self, batch_size=batch_size, rate=rate, accumulate=min(self.accumulate, batch_size))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, field by field."""
@@ -112,33 +151,26 @@ class Recipe:
         """The recipe that `to_dict` wrote; what is missing has its default.
 
         Raises:
-            InputError: a setting that recipes don't have.
+            InputError: a setting that recipes don't have, or a value of another type.
         """
-        known = {field.name for field in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise InputError(f"A recipe has no setting {name!r}: {nearest(name, known)}")
+        types = {field.name: str(field.type) for field in fields(cls)}
+        for name, value in values.items():
+            if name not in types:
+                raise InputError(f"A recipe has no setting {name!r}: {nearest(name, types)}")
+            if not _is(value, types[name]):
+                raise InputError(f"A recipe's {name} is of type {types[name]}, not {value!r}.")
         return cls(**values)
 
 
-def _expect(holds: bool, name: str, value: float, range_: str) -> None:
+def _is(value: object, annotation: str) -> bool:
+    """Whether a value is of a field's type; whole numbers are numbers."""
+    names: dict[str, Any] = {"float": (int, float), "int": int, "str": str, "None": type(None)}
+    parts = annotation.split(" | ")
+    if isinstance(value, bool):
+        return "bool" in parts
+    return any(isinstance(value, names[part]) for part in parts if part != "bool")
+
+
+def _expect(holds: bool, name: str, value: float | None, range_: str) -> None:
     if not holds:
         raise InputError(f"A recipe's {name} is {range_}, not {value}.")
-
-
-RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(),
-    # Shift, flip and batch of He et al. 2016, section 4.2; one cosine fall in place of its three steps.
-    "cifar": Recipe(epochs=30, batch_size=128, rate=0.4, label_smoothing=0.0, warmup=0.15, shift=4, flip=True),
-}
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of this name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe {name!r}: {nearest(name, RECIPES)}")
-    return RECIPES[name]
