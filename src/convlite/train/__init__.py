@@ -10,6 +10,7 @@ from .metrics import Score, evaluate
 from .recipe import Recipe
 from .recipes import RECIPES, recipe
 from .seeds import seed_everything
+from .segmentation import Segmentation, SegmentScore, score_masks
 from .task import Classification, Task
 
 __all__ = [
@@ -21,11 +22,14 @@ __all__ = [
     "Keep",
     "Recipe",
     "Score",
+    "SegmentScore",
+    "Segmentation",
     "Task",
     "augmentation",
     "evaluate",
     "find_batch_size",
     "recipe",
+    "score_masks",
     "seed_everything",
     "train",
 ]
