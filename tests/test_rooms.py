@@ -10,6 +10,7 @@ import convlite
 SOURCE = Path(convlite.__file__).parent
 ABOVE = {
     "errors": set(),
+    "_importing": set(),
     "files": {"errors"},
     "preprocess": {"errors"},
     "cost": set(),

@@ -1,12 +1,14 @@
 """convlite makes convolutional networks light."""
 
-from . import kinds, nn
+from . import _importing, kinds, nn
 from .analyse import analyse
 from .cost import Cost
 from .errors import ConvliteError, InputError, RunError
 from .lighten import Budget, Plan, apply, lighten
 from .models import create
 from .models.saved import load, save
+
+_importing.done()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,32 +18,39 @@ import typer
 
 from .. import __version__
 from ..errors import ConvliteError, InputError
-from . import cost, look, ship, training, work
 from .options import Stopped
 
 INTERRUPTED = 130
 # Of all that typer raises for a wrong command line it exports one; their common base is the next above it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(
-    name="convlite",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for verb in (
-    look.models,
-    cost.cost,
-    look.compare,
-    training.train,
-    training.evaluate,
-    work.lighten,
-    ship.export,
-    ship.bench,
-    work.predict,
-    work.demo,
-):
-    app.command()(verb)
+VERBS = {  # and the module that holds each
+    "models": "look",
+    "cost": "cost",
+    "compare": "look",
+    "train": "training",
+    "evaluate": "training",
+    "lighten": "work",
+    "export": "ship",
+    "bench": "ship",
+    "predict": "work",
+    "demo": "work",
+}
+
+
+def _app(first: str) -> typer.Typer:
+    """The command line, with the one verb that was asked for: the modules of others take their time to import."""
+    app = typer.Typer(
+        name="convlite",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(convlite)
+    for verb, module in VERBS.items():
+        if first not in VERBS or verb == first:
+            app.command()(getattr(importlib.import_module(f".{module}", __package__), verb))
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -50,7 +59,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def convlite(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -67,9 +75,11 @@ def convlite(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; without arguments, the process's own."""
+    if arguments is None:
+        gc.freeze()  # what is imported stays: no collection needs to look through it again
     try:
         given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-        code = app(given, prog_name="convlite", standalone_mode=False, obj=given)
+        code = _app(given[0])(given, prog_name="convlite", standalone_mode=False, obj=given)
     except InputError as error:
         return _say(str(error), 2)
     except Stopped as error:
