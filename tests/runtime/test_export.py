@@ -5,14 +5,17 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import peers
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from convlite.errors import InputError
+from convlite.data.pictures import read as read_picture
+from convlite.errors import InputError, RunError
 from convlite.nn import SeparableConv2d
 from convlite.preprocess import HALF, Preprocess
 from convlite.runtime import export, open_engine, read_exported, why_not
@@ -113,6 +116,37 @@ def test_moved_elsewhere_it_needs_no_convlite(net, files, tmp_path):
     )  # fmt: skip
     with torch.no_grad():
         torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), net(images), rtol=1e-4, atol=1e-5)
+
+
+class Moody(nn.Module):
+    """Answers otherwise when traced."""
+
+    def forward(self, x):
+        return x.mean((2, 3)) * (2 if torch.compiler.is_exporting() else 1)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path):
+    (tmp_path / "a.onnx").write_text("older")
+    with pytest.raises(RunError, match="answers an image differently"):
+        export(Moody(), tmp_path / "a.onnx", HOW.shape)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+    assert (tmp_path / "a.onnx").read_text() == "older"
+
+
+def test_the_readmes_lines_treat_a_picture_as_we_do(net, tmp_path, monkeypatch, capsys):
+    """Run as they stand, on a photograph that is not square."""
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((90, 60), 60).resize((600, 400)).convert("RGB").save("photo.jpg", quality=95)
+    how = Preprocess((224, 224), *HALF, 0.875, "bicubic")
+    export(net, "a.onnx", how.shape, preprocess=how, classes="abcdefghij")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = text[text.index("import json, numpy, onnxruntime") :].partition("```")[0]
+    values = {}
+    exec(code, values)
+    ours = how.normalise(read_picture("photo.jpg", how)[None])
+    assert np.abs(values["images"] - ours.numpy()).mean() < 0.02
+    with torch.no_grad():
+        assert capsys.readouterr().out.strip() == "abcdefghij"[net(ours).argmax()]
 
 
 class Branching(nn.Module):

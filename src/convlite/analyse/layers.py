@@ -108,7 +108,7 @@ def time_layers(
             for watching in (done % 2 == 0, done % 2 == 1):
                 try:
                     found[watching] = _one_run(model, paths if watching else {}, clock, args, kwargs)
-                except Exception as error:
+                except Exception as error:  # a model may raise anything
                     raise failure("forward", paths, None, (args, kwargs), error) from error
             if done >= 0:
                 bare.append(found[False][0])

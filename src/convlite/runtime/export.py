@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import logging
 import shutil
@@ -99,18 +100,17 @@ def export(
         raise InputError(f"Can't export {to!r} to {path.name}: the formats and their files are {known}.")
     check_writable(path.parent)
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    light = optimise(model.cpu(), example).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    program = _program(light, example)
-    if to == "pt2":
-        write_whole(path, partial(_pt2, program))
-    elif to == "onnx":
-        write_whole(path, lambda temporary: _onnx(program).save(temporary, external_data=False))
-    else:
-        _openvino(_onnx(program), path)
-    exported = Exported(path, _shape(program), "fp32", preprocess, tuple(classes))
-    write_json(exported.about, exported.to_dict())
-    _check(light, example, exported)
-    return exported
+    light = optimise(copy.deepcopy(model).cpu(), example)
+    program = _program(light.to(memory_format=torch.contiguous_format), example)  # type: ignore[call-overload]
+    how = _shape(program), "fp32", preprocess, tuple(classes)
+    with tempfile.TemporaryDirectory() as folder:  # what fails leaves an older file as it was
+        trial = Exported(Path(folder) / path.name, *how)
+        _write(program, trial.path)
+        write_json(trial.about, trial.to_dict())
+        _check(light, example, trial)
+        for file in (*reversed(trial.files), trial.about):  # weights before the structure that names them
+            write_whole(path.with_name(file.name), partial(shutil.copyfile, file))
+    return Exported(path, *how)
 
 
 def read_exported(path: str | Path) -> Exported:
@@ -157,9 +157,17 @@ def _program(light: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         raise InputError(f"torch.export can't trace {type(light).__name__}: {reason}") from error
 
 
-def _pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    with path.open("wb") as file:
-        torch.export.save(program, file)
+def _write(program: torch.export.ExportedProgram, path: Path) -> None:
+    """In the format that the file's name ends in."""
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+    elif path.suffix == ".onnx":
+        _onnx(program).save(path, external_data=False)
+    else:
+        openvino = need("openvino", "ship")
+        between = path.with_suffix(".onnx")
+        _onnx(program).save(between, external_data=False)
+        openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
 
 
 def _onnx(program: torch.export.ExportedProgram) -> Any:
@@ -173,16 +181,6 @@ def _onnx(program: torch.export.ExportedProgram) -> Any:
     except torch.onnx.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputError(f"ONNX can't express this network: {reason}") from error
-
-
-def _openvino(program: Any, path: Path) -> None:
-    openvino = need("openvino", "ship")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        program.save(folder / "a.onnx", external_data=False)
-        openvino.save_model(openvino.Core().read_model(folder / "a.onnx"), folder / "a.xml", compress_to_fp16=False)
-        for suffix in (".bin", ".xml"):  # the weights before the structure that names them
-            write_whole(path.with_suffix(suffix), partial(shutil.copyfile, folder / f"a{suffix}"))
 
 
 def _shape(program: torch.export.ExportedProgram) -> tuple[int | None, ...]:
