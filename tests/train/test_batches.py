@@ -140,6 +140,20 @@ def test_a_broken_file_leaves_batches_whole():
     assert set(skipping.broken) == {"2", "9"}
 
 
+def test_early_epochs_have_smaller_images_and_masks():
+    pixels = torch.arange(32, dtype=torch.uint8).expand(6, 1, 32, 32) * 8  # a ramp, which stays one at any size
+    recipe = Recipe(epochs=3, first_size=0.5, shift=0, batch_size=4)
+    for epoch, side in ((1, 16), (2, 24), (3, 32)):
+        found = list(batches(Images(pixels, pixels[:, 0]), recipe, 0, epoch, CPU))
+        assert {tuple(part.shape[1:]) for part, _ in found} == {(1, side, side)}
+        assert {tuple(masks.shape[1:]) for _, masks in found} == {(side, side)}
+        for part, masks in found:
+            assert part.dtype == masks.dtype == torch.uint8
+            assert (part[:, 0].int() - masks.int()).abs().max() <= 8  # at most a pixel of the original apart
+    (labelled, labels), *_ = batches(Images(pixels, torch.arange(6)), recipe, 0, 1, CPU)
+    assert labelled.shape[2:] == (16, 16) and labels.shape == labelled.shape[:1]
+
+
 def test_masks_move_with_their_images():
     pixels = torch.randint(0, 5, (16, 1, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     images = Images(pixels, pixels[:, 0])

@@ -42,6 +42,14 @@ def test_where_the_rate_peaks_and_ends():
     assert math.isclose(Recipe(rate=0.4, warmup=0.2).rate_at(0.6), 0.2)  # half of a cosine
 
 
+@given(st.integers(1, 200), st.floats(0.1, 1))
+def test_images_grow_to_their_whole_size(epochs, first):
+    made = Recipe(epochs=epochs, first_size=first)
+    sizes = [made.size_at(epoch) for epoch in range(1, epochs + 1)]
+    assert math.isclose(sizes[0], first) and sizes == sorted(sizes)
+    assert all(math.isclose(size, 1) for size in sizes[math.ceil(epochs * 2 / 3) :])
+
+
 @given(recipes)
 def test_json_and_back(made):
     assert Recipe.from_dict(json.loads(json.dumps(made.to_dict()))) == made
@@ -66,6 +74,7 @@ def test_named_recipes():
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
         ({"label_smoothing": 1.0}, "label_smoothing is from 0"),
         ({"warmup": 1.5}, "warmup is from 0 to 1"),
+        ({"first_size": 0.0}, "first_size is above 0"),
         ({"shift": -1}, "shift is 0 or more"),
         ({"crop": 0.0}, "crop is above 0, up to 1"),
         ({"colour": -0.1}, "colour is from 0 to 1"),
@@ -103,7 +112,7 @@ def test_exponential_steps_are_those_of_the_papers(epochs, fall, every):
 
 
 def test_another_batch_with_or_without_the_rate():
-    assert recipe("cifar").with_batch(32).rate == 0.4
-    scaled = recipe("cifar").with_batch(32, scale=True)
+    assert Recipe(batch_size=128, rate=0.4).with_batch(32).rate == 0.4
+    scaled = Recipe(batch_size=128, rate=0.4).with_batch(32, scale=True)
     assert (scaled.batch_size, scaled.rate) == (32, 0.1)
     assert Recipe(accumulate=8).with_batch(4).accumulate == 4

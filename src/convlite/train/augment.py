@@ -78,6 +78,20 @@ def change(
     return mix(pixels, labels, recipe, draw, classes) if recipe.mixes else (pixels, labels)
 
 
+def shrink(pixels: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Pixels uint8 (N, C, H, W), and masks uint8 (N, H, W) with them, at this share of their height and width.
+
+    Sides are whole multiples of 4, so that the few sizes of a run halve evenly.
+    """
+    size = [min(side, max(4, round(side * share / 4) * 4)) for side in pixels.shape[2:]]
+    if size == list(pixels.shape[2:]):
+        return pixels, labels
+    if labels.ndim == 3:
+        labels = F.interpolate(labels[:, None], size, mode="nearest-exact")[:, 0]
+    small = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+    return small.round().to(torch.uint8).contiguous(memory_format=torch.channels_last), labels
+
+
 def random_part(least: float, seed: int, epoch: int) -> Callable[[int], Window]:
     """For each image of an epoch, a random part of at least this share of its area, of aspect 3:4 to 4:3."""
 

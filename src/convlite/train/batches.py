@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data import Data, Source, in_random_order
 from ..errors import InputError
-from .augment import Draw, augment, change, random_part
+from .augment import Draw, augment, change, random_part, shrink
 from .recipe import Recipe
 from .seeds import derive
 
@@ -49,7 +49,7 @@ def batches(
         ignore: the value in masks of what is no class.
 
     Yields:
-        Labels int64 (N,); with `mixup` or `cutmix` the shares of the classes, float32 (N, classes); where
+        Pixels at the recipe's size in this epoch. Labels int64 (N,); with `mixup` or `cutmix` the shares of the classes, float32 (N, classes); where
         they are masks, uint8 (N, H, W).
 
     Raises:
@@ -69,7 +69,8 @@ def batches(
         if classes is None and labels.ndim == 1 and recipe.mixes:
             classes = int(images.labels.max()) + 1
         draw = Draw(len(parts[step]), shares[step], seed, epoch, step, device)
-        yield change(pixels, labels, recipe, draw, classes or 0, ignore)
+        pixels, labels = change(pixels, labels, recipe, draw, classes or 0, ignore)
+        yield shrink(pixels, labels, recipe.size_at(epoch))
 
 
 def share(count: int, recipe: Recipe, process_index: int, num_processes: int) -> slice:
