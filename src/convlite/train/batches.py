@@ -49,8 +49,8 @@ def batches(
         ignore: the value in masks of what is no class.
 
     Yields:
-        Pixels at the recipe's size in this epoch. Labels int64 (N,); with `mixup` or `cutmix` the shares of the classes, float32 (N, classes); where
-        they are masks, uint8 (N, H, W).
+        Pixels at the recipe's size in this epoch. Labels int64 (N,); with `mixup` or `cutmix` the shares of the
+        classes, float32 (N, classes); where they are masks, uint8 (N, H, W).
 
     Raises:
         InputError: fewer images in a step than processes, or masks with a recipe that would part them from
