@@ -201,3 +201,47 @@ def test_an_unfinished_run_is_not_written_over(pictures, tmp_path, capsys):
     path.write_bytes(content)
     assert main(arguments) == 2
     assert "1 of 9 epochs: --resume it" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    """Ground (1) below sky (0), with a row of no class (7) between them; 8 to learn from, 2 to measure on."""
+    folder = tmp_path_factory.mktemp("streets")
+    torch.manual_seed(0)
+    for part, count in (("train", 8), ("test", 2)):
+        for name in ("images", "masks"):
+            (folder / part / name).mkdir(parents=True)
+        for i in range(count):
+            mask = torch.zeros(32, 32, dtype=torch.uint8)
+            mask[12 + i :], mask[11 + i] = 1, 7
+            pixels = (mask[..., None].eq(1) * 150 + torch.randint(0, 60, (32, 32, 3))).to(torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / part / "images" / f"{i}.png")
+            Image.fromarray(mask.numpy()).save(folder / part / "masks" / f"{i}.png")
+    (folder / "names.txt").write_text("sky\nground\n")
+    return folder
+
+
+def test_masks_make_a_network_that_labels_pixels(streets, ask, tmp_path):
+    masks = ["--data", streets, "--classes", streets / "names.txt", "--ignore", "7"]
+    with_settings = ["--with", "batch_size=4", "--with", "shift=0", "--with", "rate=0.1", "--epochs", "12"]
+    trained = ask("train", *TINY, *masks, *with_settings, "--out", tmp_path / "a")
+    assert trained["score"]["pixels"] == 2 * 31 * 32 and trained["miou"] > 0.6
+    assert "8 and 2 pictures of 32x32" in ask.err
+    again = ask("evaluate", tmp_path / "a", "--data", streets, "--confusion", tmp_path / "c.png")
+    assert again["score"] == trained["score"]  # the classes and the value of none are the run's own
+    assert sum(map(sum, again["confusion"])) == again["pixels"]
+    larger = ask("evaluate", tmp_path / "a", "--data", streets, "--input", "3x64x64")
+    assert larger["pixels"] == 4 * again["pixels"]
+
+
+def test_a_classifier_becomes_the_encoder(run, streets, pictures, ask, tmp_path, capsys):
+    masks = ["--data", streets, "--classes", "2", "--ignore", "7"]
+    ask("train", "--from", run, "--freeze", "exit", *masks, "--epochs", "1", "--out", tmp_path / "b")
+    encoder, net = (load(folder).state_dict() for folder in (run, tmp_path / "b"))
+    kept = [name for name in encoder if not name.startswith("head.")]
+    assert kept and all(torch.equal(encoder[name], net[name]) for name in kept)
+    for model, data, says in ((run, streets, "classes of images"), (tmp_path / "b", pictures, "classes of masks")):
+        assert main(["evaluate", str(model), "--data", str(data)]) == 2
+        assert says in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(run), "--data", str(pictures), "--ignore", "7"]) == 2
+    assert "are for masks" in " ".join(capsys.readouterr().err.split())

@@ -101,9 +101,9 @@ def test_an_averaged_run_ends_with_the_average_and_measures_it(net, tiny):
     seen = []
 
     class Watching(Classification):
-        def measure(self, model, data):
+        def measure(self, model, images, data, *, progress=True):
             seen.append(copy.deepcopy(model.state_dict()))
-            return super().measure(model, data)
+            return super().measure(model, images, data, progress=progress)
 
     recipe = dataclasses.replace(ONE, epochs=3, batch_size=20, average=0.9)
     raw = copy.deepcopy(net)

@@ -29,8 +29,9 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="digits (built in), a folder that holds a folder of pictures for each class, an archive of one, a "
-        "parquet file, WebDataset shards, or OWNER/NAME on the Hugging Face hub.",
+        help="digits (built in), a folder that holds a folder of pictures for each class, or pictures in images "
+        "and a class a pixel in masks, an archive of such, a parquet file, WebDataset shards, or OWNER/NAME on the "
+        "Hugging Face hub.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write to.", show_default=False)]
@@ -78,6 +79,24 @@ Like = Annotated[
         metavar="MODEL",
         help="For a folder saved from a network of no family: what it was lightened from.",
     ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="N|FILE",
+        help="Of masks: how many classes they have, or a file that names them, one a line. What is in classes.txt "
+        "beside them where left out, or as many as they hold.",
+    ),
+]
+Ignore = Annotated[
+    int | None,
+    typer.Option(
+        "--ignore", metavar="N", min=0, max=255, help="Of masks: the value of pixels of no class; 255 if left out."
+    ),
+]
+Streaming = Annotated[
+    bool, typer.Option("--streaming", help="Take tables and shards row by row as they come, unpacking nothing.")
 ]
 SkipCorrupt = Annotated[
     bool, typer.Option("--skip-corrupt", help="Leave out pictures that can't be read, instead of stopping.")

@@ -15,18 +15,21 @@ from torch import nn
 from .. import data as datasets
 from ..errors import InputError
 from ..files import check_writable, write_whole
+from ..models import FAMILIES, label_pixels
 from ..models.backbone import Backbone
+from ..models.deeplab import DeepLabHead
 from ..report import pictures, tables
-from ..train import Compute, Keep, Recipe, checkpoint, find_batch_size, processes, recipe, seed_everything
-from ..train import evaluate as measure
+from ..train import Compute, Keep, Recipe, checkpoint, find_batch_size, processes, recipe, seed_everything, task_of
 from ..train import train as fit
 from ..train.compute import PRECISIONS, Machine
 from ..train.recipes import RECIPES
 from .model import Found, about_of, find, settings_of
 from .options import (
+    Classes,
     Conv,
     Data,
     Device,
+    Ignore,
     Input,
     Json,
     Like,
@@ -37,11 +40,12 @@ from .options import (
     Set,
     SkipCorrupt,
     Stopped,
+    Streaming,
     device_of,
     show,
     size_of,
 )
-from .shared import load, next_command, side, weights_of
+from .shared import load, next_command, score_table, side, weights_of
 
 
 def train(
@@ -126,10 +130,15 @@ def train(
     seed: Seed = 0,
     device: Device = None,
     skip_corrupt: SkipCorrupt = False,
+    classes: Classes = None,
+    ignore: Ignore = None,
+    streaming: Streaming = False,
     like: Like = None,
     as_json: Json = False,
 ) -> None:
     """Train a network on labelled pictures, and measure it on those held out.
+
+    Where the labels are masks, a family gets the head of DeepLabV3+, which labels every pixel.
 
     Example: convlite train --model resnet20 --data digits --epochs 3 --out runs/a
 
@@ -149,16 +158,22 @@ def train(
     compute = Compute(device, precision, compiled, recompute)
     how = _recipe(recipe_name or ("finetune" if source or pretrained else "digits"), changes, epochs)
     weights = weights_of(pretrained)
-    fresh_classes = source is not None
-    loaded = load(data, size_of(input), about_of(name, weights), skip_corrupt, any_classes=fresh_classes)
+    loaded = load(
+        data, size_of(input), about_of(name, weights), skip_corrupt, any_classes=source is not None,
+        classes=classes, ignore=ignore, streaming=streaming,
+    )  # fmt: skip
+    _say(f"data: {loaded.describe()}")
+    settings = settings or []
+    if loaded.ignore is not None and name in FAMILIES and not any(each.startswith("head=") for each in settings):
+        settings = [*settings, "head=deeplabv3plus"]
     seed_everything(seed)  # a fresh network's weights
     found = find(
-        name, conv=conv, settings=settings or (), pretrained=weights, classes=len(loaded.classes),
+        name, conv=conv, settings=settings, pretrained=weights, classes=len(loaded.classes),
         channels=loaded.shape[0], like=like,
     )  # fmt: skip
     net = found.net
     if source is not None:
-        _reclassify(found, loaded)
+        net = _reclassified(found, loaded)
     if freeze is not None:
         if not isinstance(net, Backbone):
             raise InputError(f"--freeze needs a network whose steps have names, one of the families, not {name}.")
@@ -174,15 +189,17 @@ def train(
         )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped(f"the command {_again(context.obj)} goes on.") from None
-    score = measure(net, loaded.test, loaded)
+    score = task_of(loaded).measure(net, loaded.test, loaded)
     if processes.index() > 0:
         return
+    if loaded.skipped:
+        _say(f"{len(loaded.skipped)} pictures could not be read and were left out, as {loaded.skipped[0][0]}.")
     write_whole(out / "history.png", lambda file: file.write_bytes(pictures.history(history)))
     answer = {
         "model": name, "data": data, "out": str(out), "seed": seed, **side(net, loaded, score),
         "score": score.to_dict(), "recipe": how.to_dict(), "history": history.to_dict(),
     }  # fmt: skip
-    parts = tables.history(history), tables.score(score, loaded.classes), next_command("lighten", out, data)
+    parts = tables.history(history), score_table(score, loaded.classes), next_command("lighten", out, data)
     show(answer, as_json, *parts)
 
 
@@ -197,6 +214,9 @@ def evaluate(
     input: Input = None,
     device: Device = None,
     skip_corrupt: SkipCorrupt = False,
+    classes: Classes = None,
+    ignore: Ignore = None,
+    streaming: Streaming = False,
     like: Like = None,
     as_json: Json = False,
 ) -> None:
@@ -210,11 +230,14 @@ def evaluate(
     if _processes() > 1:
         place = Machine(Compute(device)).device
     weights = weights_of(pretrained)
-    loaded = load(data, size_of(input), about_of(model, weights, trained=True), skip_corrupt)
+    loaded = load(
+        data, size_of(input), about_of(model, weights, trained=True), skip_corrupt, classes=classes, ignore=ignore,
+        streaming=streaming,
+    )  # fmt: skip
     found = find(
         model, pretrained=weights, classes=len(loaded.classes), channels=loaded.shape[0], trained=True, like=like
     )
-    score = measure(found.net.to(place), loaded.test, loaded)
+    score = task_of(loaded).measure(found.net.to(place), loaded.test, loaded)
     if processes.index() > 0:
         return
     answer = {"model": model, "data": data, **side(found.net, loaded, score), "score": score.to_dict()}
@@ -222,7 +245,7 @@ def evaluate(
         picture = pictures.confusion(score, loaded.classes)
         write_whole(confusion, lambda file: file.write_bytes(picture))
         answer["confusion"] = score.confusion
-    show(answer, as_json, tables.score(score, loaded.classes))
+    show(answer, as_json, score_table(score, loaded.classes))
 
 
 def _recipe(name: str, changes: list[str] | None, epochs: int | None) -> Recipe:
@@ -245,13 +268,20 @@ def _fitting(net: nn.Module, data: datasets.Data, how: Recipe, compute: Compute,
     return find_batch_size(net, data, how, compute) * processes.count()
 
 
-def _reclassify(found: Found, data: datasets.Data) -> None:
-    """A fresh classifier, unless the data has the very classes that the network knows."""
-    if tuple(found.about.get("classes", ())) == data.classes:
-        return
-    if not isinstance(found.net, Backbone):
+def _reclassified(found: Found, data: datasets.Data) -> nn.Module:
+    """A fresh classifier, unless the data has the very classes that the network knows; of pixels, if they are."""
+    net, pixels = found.net, data.ignore is not None
+    if tuple(found.about.get("classes", ())) == data.classes and ("ignore" in found.about) == pixels:
+        return net
+    if not isinstance(net, Backbone):
         raise InputError("Only a network of a family can be given other classes: take data of its own ones.")
-    found.net.reset_classifier(len(data.classes))
+    labels_pixels = isinstance(net.head, DeepLabHead)
+    if pixels and not labels_pixels:
+        return label_pixels(net, len(data.classes))
+    if labels_pixels and not pixels:
+        raise InputError(f"The network labels pixels, and {data.source} has no masks: begin from another.")
+    net.reset_classifier(len(data.classes))
+    return net
 
 
 def _processes() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "Family",
     "Loaded",
     "create",
+    "label_pixels",
     "load_weights",
     "names",
     "options",
@@ -136,7 +138,7 @@ def create(
         raise InputError(f"There can't be {classes} classes of images with {in_channels} channels.")
     net = family.build(Asked(conv, stem, classes, in_channels), **family.fixed, **own)
     if head is not None and output_stride is None:
-        output_stride = max(stride for stride in (1, *net.strides) if stride <= deeplab.OUTPUT_STRIDE)
+        output_stride = deeplab.stride_of(net)
     if output_stride is not None:
         dilate_(net, output_stride)
     if head is not None:
@@ -158,6 +160,31 @@ def create(
         net._convlite = {"create": {"name": name, "arguments": written}, "replaced": {}}
     if checkpoint is not None:
         net.loaded = load_weights(net, checkpoint)
+    return net
+
+
+def label_pixels(net: Backbone, num_classes: int) -> Backbone:
+    """A copy of a network, its weights with it, that labels every pixel: DeepLabV3+'s head in place of its own.
+
+    Arguments:
+        net: trained or lightened; of the families, so that it can be saved and loaded.
+
+    Returns:
+        A network that answers (N, num_classes, H, W), at an output stride of 16; its head is still to be trained.
+
+    Raises:
+        InputError: a network without a classifier of its own, or no classes.
+    """
+    if net.features_only or isinstance(net.head, deeplab.DeepLabHead) or not hasattr(net, "_convlite"):
+        raise InputError("Only a network of a family that classifies images can be given the head of DeepLabV3+.")
+    net = copy.deepcopy(net)
+    arguments = net._convlite["create"]["arguments"]
+    stride = deeplab.stride_of(net)
+    dilate_(net, stride)
+    conv, stem = _read(arguments["conv"]), _read(arguments["stem"])
+    deeplab.segment_(net, Asked(conv, stem, num_classes, arguments["in_channels"]))
+    arguments.pop("aux", None)
+    arguments.update(num_classes=num_classes, output_stride=stride, head="deeplabv3plus")
     return net
 
 

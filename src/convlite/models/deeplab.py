@@ -93,6 +93,11 @@ class ImagePool(nn.Module):
         return self.unit(self.pool(x)).expand(-1, -1, *x.shape[2:])
 
 
+def stride_of(net: Backbone) -> int:
+    """The encoder's output stride unless told: 16, or the network's own where it has fewer steps."""
+    return max(stride for stride in (1, *net.strides) if stride <= OUTPUT_STRIDE)
+
+
 def segment_(net: Backbone, asked: Asked, width: int = 256) -> None:
     """Give a network the head of DeepLabV3+ in place of its own: it then answers (N, classes, H, W).
 

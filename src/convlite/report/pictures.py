@@ -8,9 +8,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, need
+from .figures import short
 
 if TYPE_CHECKING:
-    from ..train import History, Score
+    from ..train import History, Score, SegmentScore
 
 WHITE, BLACK, GREY, LIGHT = (255, 255, 255), (30, 30, 30), (120, 120, 120), (225, 225, 225)
 BLUE, ORANGE = (31, 97, 173), (224, 119, 30)  # apart also for the colour-blind
@@ -38,8 +39,8 @@ def history(found: History) -> bytes:
     return _png(image)
 
 
-def confusion(found: Score, classes: Sequence[str]) -> bytes:
-    """Images of each class (rows) by the class answered (columns), darker where more of a row's are.
+def confusion(found: Score | SegmentScore, classes: Sequence[str]) -> bytes:
+    """Images, or pixels, of each class (rows) by the class answered (columns), darker where more of a row's are.
 
     Raises:
         InputError: too many classes for every pair of them to be counted.
@@ -61,7 +62,13 @@ def confusion(found: Score, classes: Sequence[str]) -> bytes:
             draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=colour)
             if numbered and number:
                 ink = WHITE if share > 0.25 else BLACK
-                draw.text((x + cell / 2, y + cell / 2), str(number), ink, font, anchor="mm")
+                draw.text(
+                    (x + cell / 2, y + cell / 2),
+                    short(number) if number > 9999 else str(number),
+                    ink,
+                    font,
+                    anchor="mm",
+                )
     draw.rectangle((margin - 1, margin - 1, margin + n * cell, margin + n * cell), outline=GREY)
     for i, name in enumerate(classes if named else ()):
         at = margin + (i + 0.5) * cell

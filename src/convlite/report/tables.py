@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.bench import Bench
     from ..runtime.export import Exported
     from ..runtime.predict import Prediction
-    from ..train import History, Score
+    from ..train import History, Score, SegmentScore
 
 
 def models(found: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -54,6 +54,16 @@ def score(found: Score, classes: Sequence[str], worst: int = 3) -> RenderableTyp
     known = [(share, name) for share, name in zip(found.per_class, classes) if share is not None]
     for share, name in sorted(known)[:worst]:
         table.add_row(f"class {escape(name)}", percent(share, 2), "")
+    return table
+
+
+def pixel_score(found: SegmentScore, classes: Sequence[str]) -> RenderableType:
+    """How well a network labels pixels, class by class."""
+    table = plain_table("score", ">", "")
+    table.add_row("mIoU", percent(found.miou, 2), f"mean over {count(len(classes), 'class', 'classes')}")
+    table.add_row("pixels answered right", percent(found.accuracy, 2), f"of {short(found.pixels)}")
+    for name, share in zip(classes, found.per_class):
+        table.add_row(f"class {escape(name)}", "" if share is None else percent(share, 2), "")
     return table
 
 

@@ -11,7 +11,7 @@ from .recipe import Recipe
 from .recipes import RECIPES, recipe
 from .seeds import seed_everything
 from .segmentation import Segmentation, SegmentScore, score_masks
-from .task import Classification, Task
+from .task import Classification, Task, task_of
 
 __all__ = [
     "RECIPES",
@@ -31,5 +31,6 @@ __all__ = [
     "recipe",
     "score_masks",
     "seed_everything",
+    "task_of",
     "train",
 ]

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..data import Data
+from ..data import Data, Files, Source
 from ..errors import InputError
 from ..files import write_whole
 from ..models.saved import misfit
@@ -102,7 +102,7 @@ def files(run: Path) -> list[Path]:
 
 def identity(net: nn.Module, data: Data, recipe: Recipe, seed: int, precision: str) -> dict[str, Any]:
     """What makes a run that run and no other, in plain JSON types."""
-    labels = hashlib.sha256(data.train.labels.cpu().numpy().tobytes()).hexdigest()[:16]
+    labels = hashlib.sha256(_told_apart_by(data.train)).hexdigest()[:16]
     return {
         "network": spec(net),
         "trained tensors": sum(tensor.requires_grad for tensor in net.parameters()),
@@ -112,6 +112,13 @@ def identity(net: nn.Module, data: Data, recipe: Recipe, seed: int, precision: s
         "seed": seed,
         "precision": precision,
     }
+
+
+def _told_apart_by(images: Source) -> bytes:
+    """Labels in their order; masks stay in their files, whose names stand for them."""
+    if isinstance(images, Files) and not isinstance(images.targets, Tensor):
+        return "\n".join(map(images.name, range(len(images)))).encode()
+    return images.labels.cpu().numpy().tobytes()
 
 
 def place(device: torch.device, processes: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from .recipe import Recipe
 from .run import Diverged, Run
 from .state import State
 from .stop import Stop
-from .task import Classification, Task
+from .task import Task, task_of
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     resume: bool = False,
     seed: int = 0,
     compute: Compute = Compute(),
-    task: Task = Classification(),
+    task: Task | None = None,
     keep: Keep = Keep(),
     progress: bool = True,
     test_each_epoch: bool = False,
@@ -51,7 +51,7 @@ def train(
         resume: go on from the last checkpoint in `out`, if there is one. On one process of a CPU the weights
             then end as those of a run that never stopped, to the last bit.
         seed: the same seed gives the same weights, on one machine's CPU to the last bit.
-        task: what is learnt; by default one class an image.
+        task: what is learnt; by default a class for each image, or for each pixel where labels are masks.
         progress: show a bar and a line an epoch on stderr.
         test_each_epoch: measure on `data.test` after each epoch, for the record, and to keep the best.
         after_epoch: called when an epoch is saved.
@@ -63,6 +63,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; `out` holds a checkpoint after the last whole step.
     """
     recipe = recipe or Recipe()
+    task = task or task_of(data, recipe.dice)
     folder = None if out is None else Path(out)
     task.check(model, data)
     machine = Machine(compute)

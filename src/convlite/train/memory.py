@@ -10,7 +10,7 @@ from ..errors import RunError, need
 from .compute import Compute, Machine
 from .metrics import as_evaluated
 from .recipe import Recipe
-from .task import Classification, Task
+from .task import Task, task_of
 
 SHARE = 0.6  # of the free memory, for what a step keeps; the rest is for what comes and goes within it
 LARGEST = 4096
@@ -36,7 +36,7 @@ def too_large(recipe: Recipe) -> str:
 
 
 def find_batch_size(
-    model: nn.Module, data: Data, recipe: Recipe, compute: Compute = Compute(), task: Task = Classification()
+    model: nn.Module, data: Data, recipe: Recipe, compute: Compute = Compute(), task: Task | None = None
 ) -> int:
     """The largest power of two of images whose training step fits into memory; the network is left as it was.
 
@@ -47,7 +47,7 @@ def find_batch_size(
         InputError: the network doesn't fit the data.
         RunError: not even one image fits.
     """
-    task.check(model, data)
+    (task or task_of(data)).check(model, data)
     machine = Machine(compute)
     machine.prepare(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -44,6 +44,11 @@ class Score:
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
 
+    @property
+    def headline(self) -> float:
+        """The one figure that networks are compared by."""
+        return self.top1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, field by field; without the confusion, which has the classes squared."""
         return {name: value for name, value in asdict(self).items() if name != "confusion"}

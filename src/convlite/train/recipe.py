@@ -39,6 +39,7 @@ class Recipe:
         layer_decay: each step of a backbone, from its head inwards, learns at this times the next one's rate.
         dropout: probability of the head's dropout; None leaves the network's own.
         drop_path: probability that the last residual branch is left out, the first never (Huang et al. 2016).
+        dice: how much the Dice loss counts beside cross entropy where labels are masks (arXiv 1606.04797).
         aux: how much each auxiliary head's loss counts, where a network has them (Szegedy et al. 2015, section 5).
         first_size: share of their height and width that images have in the first epoch; it grows evenly and is
             whole after two thirds of the epochs. Small images take less time, and teach early epochs as much
@@ -79,6 +80,7 @@ class Recipe:
     layer_decay: float = 1.0
     dropout: float | None = None
     drop_path: float | None = None
+    dice: float = 0.0
     aux: float = 0.3
     first_size: float = 1.0
     shift: int = 3
@@ -109,6 +111,7 @@ class Recipe:
         _expect(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
         _expect(0 <= (self.dropout or 0) < 1, "dropout", self.dropout, "from 0 to below 1")
         _expect(0 <= (self.drop_path or 0) < 1, "drop_path", self.drop_path, "from 0 to below 1")
+        _expect(0 <= self.dice < math.inf, "dice", self.dice, "0 or more")
         _expect(0 <= self.aux < math.inf, "aux", self.aux, "0 or more")
         _expect(0 < self.first_size <= 1, "first_size", self.first_size, "above 0, at most 1")
         _expect(self.shift >= 0, "shift", self.shift, "0 or more")

@@ -107,7 +107,7 @@ class Run:
 
     def _measure(self, state: State) -> float:
         with nullcontext() if state.average is None else state.average.within(self.net):
-            return self.task.measure(self.net, self.data)
+            return self.task.measure(self.net, self.data.test, self.data, progress=False).headline
 
     def _step(self, state: State, pixels: Tensor, targets: Tensor, stop: Stop) -> bool:
         """One step on this process's share of its images, which is cut into the recipe's parts.
@@ -167,6 +167,7 @@ class Run:
         return {
             "classes": list(self.data.classes),
             "preprocess": self.data.preprocess.to_dict(),
+            **({} if self.data.ignore is None else {"ignore": self.data.ignore}),
             "metrics": asdict(history.last),
             "training": {
                 "data": self.data.source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -25,16 +25,23 @@ class SegmentScore:
         per_class: that of each class; None where neither images nor answers have it.
         accuracy: share of the pixels that are labelled right; pixels of no class are left out everywhere.
         pixels: how many were judged.
+        confusion: pixels of each class (row) by the class answered (column).
     """
 
     miou: float
     per_class: tuple[float | None, ...]
     accuracy: float
     pixels: int
+    confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    @property
+    def headline(self) -> float:
+        """The one figure that networks are compared by."""
+        return self.miou
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, field by field."""
-        return asdict(self)
+        """Plain JSON types, field by field; without the confusion, which has the classes squared."""
+        return {name: value for name, value in asdict(self).items() if name != "confusion"}
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Segmentation:
     def right(self, logits: Tensor, targets: Tensor) -> Tensor:
         return ((logits.argmax(1) == targets) & (targets != self.ignore)).sum()
 
-    def measure(self, model: nn.Module, data: Data) -> float:
-        return score_masks(model, data.test, data, progress=False).miou
+    def measure(self, model: nn.Module, images: Source, data: Data, *, progress: bool = True) -> SegmentScore:
+        return score_masks(model, images, data, progress=progress)
 
 
 def dice_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
@@ -130,4 +137,5 @@ def score_masks(
         )
     each = tuple(r / u if u else None for r, u in zip(right.tolist(), union.tolist()))
     there = [share for share in each if share is not None]
-    return SegmentScore(sum(there) / len(there), each, float(right.sum()) / pixels, pixels)
+    confusion = tuple(tuple(map(int, row)) for row in pairs.tolist())
+    return SegmentScore(sum(there) / len(there), each, float(right.sum()) / pixels, pixels, confusion)

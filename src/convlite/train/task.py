@@ -9,8 +9,9 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Data
-from .metrics import check_fit, evaluate
+from ..data import Data, Source
+from .metrics import Score, check_fit, evaluate
+from .segmentation import Segmentation, SegmentScore
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of inputs, logits and targets: a scalar
 
@@ -30,8 +31,10 @@ class Task(Protocol):
     def right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """How many of them are answered right: a scalar."""
 
-    def measure(self, model: nn.Module, data: Data) -> float:
-        """How good the network is on `data.test`, more being better; every process calls it."""
+    def measure(
+        self, model: nn.Module, images: Source, data: Data, *, progress: bool = True
+    ) -> Score | SegmentScore:
+        """How good the network is on images of the data; every process calls it."""
 
 
 @dataclass(frozen=True)
@@ -59,5 +62,14 @@ class Classification:
         labels = targets if targets.dim() == 1 else targets.argmax(1)  # (N,)
         return (logits.argmax(1) == labels).sum()
 
-    def measure(self, model: nn.Module, data: Data) -> float:
-        return evaluate(model, data.test, data, progress=False).top1
+    def measure(self, model: nn.Module, images: Source, data: Data, *, progress: bool = True) -> Score:
+        return evaluate(model, images, data, progress=progress)
+
+
+def task_of(data: Data, dice: float = 0.0) -> Task:
+    """What there is to learn from the data: a class for each image, or for each pixel where labels are masks.
+
+    Arguments:
+        dice: how much the Dice loss counts for masks.
+    """
+    return Classification() if data.ignore is None else Segmentation(data.ignore, dice)
