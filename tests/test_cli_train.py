@@ -223,7 +223,7 @@ def streets(tmp_path_factory):
 
 def test_masks_make_a_network_that_labels_pixels(streets, ask, tmp_path):
     masks = ["--data", streets, "--classes", streets / "names.txt", "--ignore", "7"]
-    with_settings = ["--with", "batch_size=4", "--with", "shift=0", "--with", "rate=0.1", "--epochs", "12"]
+    with_settings = ["--with", "batch_size=4", "--with", "rate=0.01", "--epochs", "16"]
     trained = ask("train", *TINY, *masks, *with_settings, "--out", tmp_path / "a")
     assert trained["score"]["pixels"] == 2 * 31 * 32 and trained["miou"] > 0.6
     assert "8 and 2 pictures of 32x32" in ask.err

@@ -58,7 +58,7 @@ def test_json_and_back(made):
 def test_named_recipes():
     assert recipe("digits") == Recipe() and not recipe("digits").flip
     assert recipe("cifar").flip and recipe("xception-paper").optimiser == "sgd"
-    assert set(RECIPES) == {"digits", "cifar", "xception-paper", "inception-paper", "finetune", "modern"}
+    assert set(RECIPES) == {"digits", "cifar", "xception-paper", "inception-paper", "finetune", "modern", "segment"}
     with pytest.raises(InputError, match=r"no recipe 'cifer': did you mean cifar\?"):
         recipe("cifer")
 

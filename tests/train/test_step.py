@@ -127,6 +127,16 @@ def test_rates_fall_from_the_head_inwards():
         groups(network(), Recipe(layer_decay=0.5))
 
 
+def test_dense_weights_decay_and_nothing_else():
+    net = small()
+    decayed, free = (
+        {name for name, p in net.named_parameters() if any(p is q for q in group["params"])}
+        for group in groups(net, Recipe(weight_decay=0.1))
+    )
+    assert decayed == {name for name, p in net.named_parameters() if p.dim() > 1 and "depthwise" not in name}
+    assert any("depthwise.weight" in name for name in free) and not decayed & free
+
+
 def test_frozen_steps_stay_as_they_are_with_their_norms(tiny):
     net = small()
     net.freeze("entry")

@@ -84,7 +84,8 @@ def train(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help=f"How to train: {', '.join(RECIPES)}; finetune from trained weights, else digits.",
+            help=f"How to train: {', '.join(RECIPES)}; where left out finetune from trained weights, segment for "
+            "masks, else digits.",
             show_default=False,
         ),
     ] = None,
@@ -156,13 +157,15 @@ def train(
     if device is not None:
         device_of(device)
     compute = Compute(device, precision, compiled, recompute)
-    how = _recipe(recipe_name or ("finetune" if source or pretrained else "digits"), changes, epochs)
+    _recipe(recipe_name or "digits", changes, epochs)  # what is wrong with it is said before the data is read
     weights = weights_of(pretrained)
     loaded = load(
         data, size_of(input), about_of(name, weights), skip_corrupt, any_classes=source is not None,
         classes=classes, ignore=ignore, streaming=streaming,
     )  # fmt: skip
     _say(f"data: {loaded.describe()}")
+    usual = "finetune" if source or pretrained else "digits" if loaded.ignore is None else "segment"
+    how = _recipe(recipe_name or usual, changes, epochs)
     settings = settings or []
     if loaded.ignore is not None and name in FAMILIES and not any(each.startswith("head=") for each in settings):
         settings = [*settings, "head=deeplabv3plus"]

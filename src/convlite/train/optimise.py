@@ -41,12 +41,17 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Tensors that learn alike: weights with decay; biases and norms, all of one dimension, without."""
+    """Tensors that learn alike: weights with decay; biases and norms, all of one dimension, without.
+
+    Depthwise filters have none either: so few numbers each that decay only weakens them (Howard et al. 2017,
+    section 4).
+    """
     shares = _shares(model, recipe.layer_decay)
+    depthwise = {m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels}
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, tensor in model.named_parameters():
         if tensor.requires_grad:
-            decay = recipe.weight_decay if tensor.ndim > 1 else 0.0
+            decay = recipe.weight_decay if tensor.ndim > 1 and tensor not in depthwise else 0.0
             found.setdefault((decay, shares.get(name, 1.0)), []).append(tensor)
     return [
         {"params": tensors, "weight_decay": decay, "share": share}

@@ -25,7 +25,8 @@ class Recipe:
             equal size.
         rate: the highest learning rate.
         momentum: of the gradient, 0 to below 1; of `adamw` its first beta.
-        weight_decay: of the weights; never of biases and norms, whose size carries no complexity.
+        weight_decay: of the weights; never of depthwise filters, biases and norms, whose size carries little
+            complexity.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
         warmup: share of the steps in which the rate rises, linearly from 0.
         schedule: how it goes on in the others: to 0 as a `cosine` or `linear`ly, not at all (`constant`), or

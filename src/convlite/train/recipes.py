@@ -33,6 +33,12 @@ RECIPES: dict[str, Recipe] = {
         epochs=100, batch_size=256, optimiser="adamw", rate=2e-3, weight_decay=0.05, warmup=0.05, clip=1.0,
         average=0.999, shift=4, flip=True,
     ),
+    # Labelling pixels, from nothing, with some hundred images: parts of them at many scales, and Dice for rare
+    # classes.
+    "segment": Recipe(
+        epochs=60, batch_size=8, optimiser="adamw", rate=2e-3, weight_decay=0.05, label_smoothing=0.0, warmup=0.1,
+        clip=1.0, average=0.99, dice=0.5, first_size=0.5, shift=0, flip=True, crop=0.15, colour=0.3,
+    ),
 }  # fmt: skip
 
 
