@@ -4,7 +4,7 @@ from . import _importing, kinds, nn
 from .analyse import analyse
 from .cost import Cost
 from .errors import ConvliteError, InputError, RunError
-from .lighten import Budget, Plan, apply, lighten
+from .lighten import Budget, Plan, apply, lighten, study
 from .models import create
 from .models.saved import load, save
 
@@ -26,4 +26,5 @@ __all__ = [
     "load",
     "nn",
     "save",
+    "study",
 ]

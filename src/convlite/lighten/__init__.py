@@ -2,7 +2,22 @@
 
 from .apply import apply
 from .decompose import decompose
-from .lighten import Light, Record, Stage, lighten
+from .lighten import lighten
 from .plan import Budget, Left, Plan, Step
+from .record import Light, Record, Stage
+from .study import Study, study
 
-__all__ = ["Budget", "Left", "Light", "Plan", "Record", "Stage", "Step", "apply", "decompose", "lighten"]
+__all__ = [
+    "Budget",
+    "Left",
+    "Light",
+    "Plan",
+    "Record",
+    "Stage",
+    "Step",
+    "Study",
+    "apply",
+    "decompose",
+    "lighten",
+    "study",
+]

@@ -7,9 +7,10 @@ from itertools import groupby
 from torch import nn
 
 from .calibrate import RIDGE, row_weights
+from .candidates import candidates
 from .fit import family, form_of, rank_of
 from .observe import Observed
-from .plan import Option, candidates
+from .plan import Option
 from .survey import Layer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,51 +11,73 @@ from typing import Any
 from .. import kinds
 from ..cost import Cost
 from ..errors import InputError
-from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
+from ..kinds import Kind
 
-SHARES = (
-    1 / 16,
-    1 / 8,
-    3 / 16,
-    1 / 4,
-    3 / 8,
-    1 / 2,
-    5 / 8,
-    3 / 4,
-    7 / 8,
-)  # of the full width, tried as ranks
-
-LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
+Uses = Mapping[str, float]  # of each resource: macs, params, weight_bytes, ms
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the light network may cost, as shares of the original's.
+    """What the light network may cost; all that is given holds at once.
 
     Arguments:
-        macs: share of the multiply-accumulates, in (0, 1]; None: any number.
-        params: share of the parameters, likewise.
+        macs: share of the original's multiply-accumulates, in (0, 1].
+        params: share of its parameters, likewise.
+        size_mb: megabytes (10⁶ bytes) that the parameters take, in their own type.
+        latency_ms: milliseconds for one batch, measured here on `engine`.
+        engine: torch, torch-channels-last, onnxruntime or openvino; for `latency_ms` alone, as what follows.
+        batch: images at once.
+        threads: of the processor; as many as there are cores unless given.
 
     Raises:
-        InputError: a share outside (0, 1], or no share at all.
+        InputError: nothing is limited, or a limit out of its range.
     """
 
     macs: float | None = None
     params: float | None = None
+    size_mb: float | None = None
+    latency_ms: float | None = None
+    engine: str = "onnxruntime"
+    batch: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        given = {name: share for name, share in asdict(self).items() if share is not None}
-        if not given:
-            raise InputError("A budget needs a share of macs or of params in (0, 1]: give Budget(macs=0.4), say.")
-        for name, share in given.items():
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        shares = {"macs": self.macs, "params": self.params}
+        sizes = {"size_mb": self.size_mb, "latency_ms": self.latency_ms}
+        if all(limit is None for limit in (*shares.values(), *sizes.values())):
+            raise InputError(
+                "A budget needs a share of macs or of params in (0, 1], or a size_mb or latency_ms: give "
+                "Budget(macs=0.4), say."
+            )
+        for name, share in shares.items():
+            if share is not None and not (_is_number(share) and 0 < share <= 1):
                 raise InputError(
                     f"A budget is a share of the network's {name} in (0, 1], given {share!r}: 0.4 keeps 40%."
                 )
+        for name, size in sizes.items():
+            if size is not None and not (_is_number(size) and 0 < size < math.inf):
+                raise InputError(f"A budget's {name} is a number above 0, given {size!r}.")
+        if not isinstance(self.batch, int) or self.batch < 1:
+            raise InputError(f"A budget's batch is a number of images, 1 or more, given {self.batch!r}.")
 
-    def limits(self, before: Cost) -> dict[str, float]:
-        """The most of each resource that a network of cost `before` may use."""
-        return {name: share * getattr(before, name) for name, share in asdict(self).items() if share is not None}
+    def limits(self, before: Uses) -> Uses:
+        """The most of each resource that a network may use whose original uses `before`."""
+        given = {
+            "macs": None if self.macs is None else self.macs * before["macs"],
+            "params": None if self.params is None else self.params * before["params"],
+            "weight_bytes": None if self.size_mb is None else self.size_mb * 1e6,
+            "ms": self.latency_ms,
+        }
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def uses(cost: Cost, ms: float = 0.0) -> Uses:
+    """A cost as amounts of the resources that budgets limit."""
+    return {"macs": cost.macs, "params": cost.params, "weight_bytes": cost.weight_bytes, "ms": ms}
 
 
 @dataclass(frozen=True)
@@ -65,12 +88,14 @@ class Option:
         cost: for one image, over all calls of the layer.
         error: what it adds to the squared error of the network's outputs, relative to their variance.
         layer_error: squared error of the layer's own output, relative to its energy.
+        ms: milliseconds for one batch, over all calls, where the budget limits them.
     """
 
     kind: Kind | None
     cost: Cost
     error: float
     layer_error: float = 0.0
+    ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,11 @@ class Plan:
         steps: what is replaced, in the order of the network.
         left: what is left alone, with the reason.
         input: shape of one image, (C, H, W), for which the costs hold.
-        before, after: exact costs of the two networks for one image (params and macs of the whole network).
+        before, after: exact costs of the two networks for one image (params, macs and weight_bytes of the whole
+            network).
+        bound: no choice among all kinds and ranks that were tried has a smaller predicted `error` within the
+            budget: proven.
+        ms: predicted milliseconds for one batch before and after, where the budget limits them.
     """
 
     steps: tuple[Step, ...]
@@ -117,6 +146,8 @@ class Plan:
     input: tuple[int, ...]
     before: Cost
     after: Cost
+    bound: float = 0.0
+    ms: tuple[float, float] | None = None
 
     @property
     def error(self) -> float:
@@ -139,6 +170,8 @@ class Plan:
             "input": list(self.input),
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
+            "bound": self.bound,
+            "ms": None if self.ms is None else list(self.ms),
         }
 
     def to_json(self) -> str:
@@ -165,7 +198,9 @@ class Plan:
                 for step in values["steps"]
             )
             left = tuple(Left(str(one["path"]), str(one["reason"])) for one in values["left"])
-            return cls(steps, left, tuple(values["input"]), Cost(**values["before"]), Cost(**values["after"]))
+            costs = Cost(**values["before"]), Cost(**values["after"])
+            ms = None if values.get("ms") is None else (float(values["ms"][0]), float(values["ms"][1]))
+            return cls(steps, left, tuple(values["input"]), *costs, float(values.get("bound", 0.0)), ms)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"These values are no plan: {type(error).__name__} at {error}.") from error
 
@@ -183,105 +218,11 @@ class Plan:
         return cls.from_dict(values)
 
 
-def candidates(dense: Conv) -> list[Kind]:
-    """The kinds worth trying for a dense convolution: legal, linear, and past break-even in both resources."""
-    k2 = dense.k[0] * dense.k[1]
-    tried: list[Kind] = [LowRank(rank) for rank in _ranks(min(dense.m, dense.c * k2))]
-    if k2 > 1:
-        tried += [Separable(multiplier=r) for r in range(1, k2)]
-        if dense.c * dense.m <= LARGE:
-            tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
-        tried += [Bottleneck(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
-    if min(dense.k) > 1:
-        tried += [Asymmetric(rank) for rank in _ranks(min(dense.c * dense.k[0], dense.m * dense.k[1]))]
-    whole = dense.cost()
-    found = []
-    for kind in dict.fromkeys(tried):
-        if kind.why_not(dense) is None:
-            cost = kind.cost(dense)
-            if cost.macs < whole.macs and cost.params < whole.params:
-                found.append(kind)
-    return found
-
-
-def _ranks(full: int) -> list[int]:
-    return sorted({max(1, round(share * full)) for share in SHARES})
-
-
-def choose(options: Mapping[str, Sequence[Option]], before: Cost, budget: Budget) -> dict[str, Option]:
-    """One option for each layer so that the network fits the budget: greedy on error per cost saved.
-
-    Then what is left of the budget is spent where it lowers the error most.
-
-    Arguments:
-        options: path → its options, the dense one first.
-        before: the whole network's cost.
-
-    Raises:
-        InputError: no choice of options fits; the message says the least that is possible.
-    """
-    limits = budget.limits(before)
-    chosen = {path: ways[0] for path, ways in options.items()}
-    spent = {name: float(getattr(before, name)) for name in limits}
-
-    def change(path: str, option: Option, name: str) -> int:
-        used: int = getattr(option.cost, name) - getattr(chosen[path].cost, name)
-        return used
-
-    def take(path: str, option: Option) -> None:
-        for name in limits:
-            spent[name] += change(path, option, name)
-        chosen[path] = option
-
-    def excess(path: str | None = None, option: Option | None = None) -> float:
-        """How far above the limits, in shares of them, the network is, or would be with that option."""
-        above = 0.0
-        for name in limits:
-            used = spent[name] + (change(path, option, name) if path is not None and option else 0)
-            above += max(0.0, used / limits[name] - 1)
-        return above
-
-    while (now := excess()) > 0:  # each choice lowers the excess, so this ends
-        best: tuple[float, str, Option] | None = None
-        for path, ways in options.items():
-            for option in ways:
-                saved = now - excess(path, option)
-                if saved > 0:
-                    price = (option.error - chosen[path].error) / saved
-                    if best is None or price < best[0]:
-                        best = price, path, option
-        if best is None:
-            raise InputError(_unreachable(options, before, limits))
-        take(best[1], best[2])
-    while True:
-        gains = [
-            (chosen[path].error - option.error, path, option)
-            for path, ways in options.items()
-            for option in ways
-            if option.error < chosen[path].error
-            and all(spent[name] + change(path, option, name) <= limits[name] for name in limits)
-        ]
-        if not gains:
-            return chosen
-        _, path, option = max(gains, key=lambda gain: gain[0])
-        take(path, option)
-
-
-def _unreachable(options: Mapping[str, Sequence[Option]], before: Cost, limits: Mapping[str, float]) -> str:
-    least = {
-        name: getattr(before, name)
-        - sum(getattr(w[0].cost, name) - min(getattr(o.cost, name) for o in w) for w in options.values())
-        for name in limits
-    }
-    asked = " and ".join(f"{limits[name] / getattr(before, name):.3g} of the {name}" for name in limits)
-    reach = " and ".join(f"{least[name] / getattr(before, name):.3g} of the {name}" for name in limits)
-    return f"The budget of {asked} can't be met: the least that any plan reaches is {reach}; ask for that or more."
-
-
 def total(before: Cost, steps: Sequence[Step]) -> Cost:
     """The whole network's cost after the steps, from its cost before."""
     return replace(
         before,
         params=before.params - sum(step.before.params - step.after.params for step in steps),
         macs=before.macs - sum(step.before.macs - step.after.macs for step in steps),
+        weight_bytes=before.weight_bytes - sum(s.before.weight_bytes - s.after.weight_bytes for s in steps),
     )

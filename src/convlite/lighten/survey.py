@@ -19,14 +19,15 @@ __all__ = ["Layer", "Survey", "survey", "unwrap"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A dense convolution that can be replaced: its exact sizes, and how often it runs for one image."""
+    """A dense convolution that can be replaced: its exact sizes, how often it runs an image, bytes a number."""
 
     conv: Conv
     calls: int
+    itemsize: int = 4
 
     def cost(self, kind: Kind | None) -> Cost:
         """What `kind` (None: the dense convolution) costs in its place, over all calls."""
-        one = (kind or Normal()).cost(self.conv)
+        one = (kind or Normal()).cost(self.conv, itemsize=self.itemsize)
         every = one * self.calls
         return Cost(one.params, every.macs, one.weight_bytes, every.input_bytes, every.output_bytes)
 
@@ -66,13 +67,14 @@ def survey(net: nn.Module, shape: tuple[int, ...]) -> Survey:
             use = table.convs[path]
             reason = _why_left(module, use)
             if reason is None:
-                layers[path] = Layer(use.calls[0], len(use.calls))
+                layers[path] = Layer(use.calls[0], len(use.calls), module.weight.element_size())
             else:
                 left.append(Left(path, reason))
         elif isinstance(module, nn.modules.conv._ConvNd):
             left.append(Left(path, f"a {type(module).__name__} is no 2-D convolution to decompose"))
     left += _functional(table, modules)
-    return Survey(layers, tuple(left), Cost(params=table.params, macs=table.macs), shape)
+    weight_bytes = sum(p.numel() * p.element_size() for p in net.parameters())
+    return Survey(layers, tuple(left), Cost(table.params, table.macs, weight_bytes), shape)
 
 
 def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:

@@ -1,0 +1,58 @@
+"""From a study and a plan to the light network: replace, refit, reconstruct."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..models.surgery import replace_
+from .calibrate import refit_, restate_norms_
+from .decompose import set_factors_
+from .distil import Augment, distil_
+from .plan import Plan
+from .record import Light, Log, Record
+from .study import FAST, Study, laid_out
+from .survey import survey
+
+
+def build(
+    known: Study,
+    plan: Plan,
+    *,
+    distil: int = 0,
+    augment: Augment | None = None,
+    seed: int = 0,
+    watch: Callable[[nn.Module], float] | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> Light:
+    """The light network of a plan: each new layer in closed form, then refitted, then all of it distilled.
+
+    Arguments: as those of `lighten`.
+
+    Raises:
+        RunError: the distillation diverged.
+    """
+    original, seen = known.original, known.seen
+    log = Log(known.unseen, watch, say)
+    log.stage("original", original)
+    light = replace_(laid_out(copy.deepcopy(known.net).eval(), FAST), {s.path: s.kind for s in plan.steps})
+    modules = dict(light.named_modules())
+    for step in plan.steps:
+        set_factors_(modules[step.path], *known.fit(step.path, step.kind))
+    log.stage("closed form", light)
+    if plan.steps:
+        once = {s.path: s.kind for s in plan.steps if known.survey.layers[s.path].calls == 1}
+        log.stage("refit", light, lambda: refit_(light, original, once, seen, known.sample.images))
+        log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
+    if plan.steps and distil:
+        log.stage(
+            "distil",
+            light,
+            lambda: distil_(light, original, known.known, epochs=distil, seed=seed, augment=augment, say=say),
+        )
+    light = laid_out(light, torch.contiguous_format)
+    after = survey(light, known.survey.input).cost
+    return Light(light, plan, Record(tuple(log.stages), known.survey.cost, after, len(known.known.images), seed))

@@ -1,0 +1,33 @@
+"""The kinds and ranks worth trying in a layer's place."""
+
+from __future__ import annotations
+
+from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
+
+SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the full width, tried as ranks
+LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
+
+
+def candidates(dense: Conv) -> list[Kind]:
+    """The kinds worth trying for a dense convolution: legal, linear, and past break-even in both resources."""
+    k2 = dense.k[0] * dense.k[1]
+    tried: list[Kind] = [LowRank(rank) for rank in _ranks(min(dense.m, dense.c * k2))]
+    if k2 > 1:
+        tried += [Separable(multiplier=r) for r in range(1, k2)]
+        if dense.c * dense.m <= LARGE:
+            tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
+        tried += [Bottleneck(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
+    if min(dense.k) > 1:
+        tried += [Asymmetric(rank) for rank in _ranks(min(dense.c * dense.k[0], dense.m * dense.k[1]))]
+    whole = dense.cost()
+    found = []
+    for kind in dict.fromkeys(tried):
+        if kind.why_not(dense) is None:
+            cost = kind.cost(dense)
+            if cost.macs < whole.macs and cost.params < whole.params:
+                found.append(kind)
+    return found
+
+
+def _ranks(full: int) -> list[int]:
+    return sorted({max(1, round(share * full)) for share in SHARES})

@@ -1,0 +1,117 @@
+"""Which option for each layer: a multiple-choice knapsack, solved to a proven bound.
+
+One option a layer is taken so that the sum of their errors is least and the sums of their costs stay within all
+limits. That is an integer linear program; HiGHS solves it, mostly exactly and else with a bound on what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from .plan import Option, Uses, uses
+
+GAP = 1e-4  # of the error, at which a choice is as good as the best
+SECONDS = 5.0  # after which the best so far will do
+MARGIN = 2e-6  # of a limit: what the solver may overstep it by for roundings
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option for each layer, and the error that no choice within the limits goes below."""
+
+    options: Mapping[str, Option]
+    bound: float
+
+
+def choose(options: Mapping[str, Sequence[Option]], before: Uses, limits: Uses) -> Choice:
+    """The options with the least sum of errors within the limits.
+
+    Arguments:
+        options: path → its options, the dense one first.
+        before: what the whole network uses with all of them dense.
+        limits: the most it may use, of some resources.
+
+    Raises:
+        InputError: no choice fits; the message says the least that is possible.
+    """
+    ways = [(path, option) for path, each in options.items() for option in each]
+    used = {name: np.array([uses(option.cost, option.ms)[name] for _, option in ways]) for name in limits}
+    dense = {name: sum(uses(each[0].cost, each[0].ms)[name] for each in options.values()) for name in limits}
+    room = {name: limit - (before[name] - dense[name]) for name, limit in limits.items()}  # for these layers
+
+    def over(taken: np.ndarray) -> bool:
+        return any(used[name] @ taken > room[name] * (1 + 1e-12) for name in limits)
+
+    first = np.array([option is options[path][0] for path, option in ways], dtype=float)
+    if not over(first):
+        return Choice({path: each[0] for path, each in options.items()}, 0.0)
+    for margin in (0.0, MARGIN):
+        found = _solve(options, [option.error for _, option in ways], used, room, margin)
+        if found is None:
+            raise InputError(_unreachable(options, before, limits))
+        taken, bound = found
+        if not over(taken):
+            break
+    picked = {path: option for (path, option), one in zip(ways, taken) if one}
+    return Choice(picked, bound)
+
+
+def _solve(
+    options: Mapping[str, Sequence[Option]],
+    errors: Sequence[float],
+    used: Mapping[str, np.ndarray],
+    room: Uses,
+    margin: float,
+) -> tuple[np.ndarray, float] | None:
+    """Which ways to take, as zeros and ones, and the proven bound of their error; None where none fits."""
+    from scipy.optimize import LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    counts = [len(each) for each in options.values()]
+    layer = np.repeat(np.arange(len(counts)), counts)
+    one_each = csr_array((np.ones(len(layer)), (layer, np.arange(len(layer)))))
+    limits = np.array([used[name] / max(room[name], 1e-30) for name in room])
+    # Errors span many orders of magnitude: beside a sum of order 1 the solver sees the ones that matter.
+    scale = max(
+        sum(np.split(np.array(errors), np.cumsum(counts)[:-1])[i].max() for i in range(len(counts))), 1e-300
+    )
+    found = milp(
+        np.array(errors) / scale,
+        integrality=np.ones(len(layer)),
+        bounds=(0, 1),
+        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(limits, -np.inf, 1 - margin)],
+        options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+    )
+    if found.x is None:
+        return None
+    return found.x.round(), max(0.0, float(found.mip_dual_bound) * scale)
+
+
+def _unreachable(options: Mapping[str, Sequence[Option]], before: Uses, limits: Uses) -> str:
+    """What is the least of each resource alone, and what it would lose."""
+    told = []
+    for name, limit in limits.items():
+        least, lost = before[name], 0.0
+        for each in options.values():
+            smallest = min(each, key=lambda option: (uses(option.cost, option.ms)[name], option.error))
+            least += uses(smallest.cost, smallest.ms)[name] - uses(each[0].cost, each[0].ms)[name]
+            lost += smallest.error
+        told.append(f"{_amount(name, least, before)} (asked: {_amount(name, limit, before)}; error {lost:.2g})")
+    together = ", and not all at once" if len(limits) > 1 else ""
+    return (
+        f"The budget can't be met: the least that any plan reaches is {' and '.join(told)}{together}: ask for more."
+    )
+
+
+def _amount(name: str, value: float, before: Uses) -> str:
+    match name:
+        case "ms":
+            return f"{value:.3g} ms of {before[name]:.3g}"
+        case "weight_bytes":
+            return f"{value / 1e6:.3g} MB of {before[name] / 1e6:.3g}"
+        case _:
+            return f"{value / before[name]:.3g} of the {name}"
