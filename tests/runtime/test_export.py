@@ -18,7 +18,7 @@ from convlite.data.pictures import read as read_picture
 from convlite.errors import InputError, RunError
 from convlite.nn import SeparableConv2d
 from convlite.preprocess import HALF, Preprocess
-from convlite.runtime import export, open_engine, read_exported, why_not
+from convlite.runtime import export, open_engine, optimise, read_exported, why_not
 from convlite.runtime.engines import DEFAULT
 from convlite.runtime.optimise import difference
 
@@ -85,6 +85,50 @@ def test_bf16_is_bf16_or_refused(net, files):
     else:
         assert difference(expected, torch.from_numpy(session(images.numpy()))) > 1e-4
     assert next(net.parameters()).dtype == torch.float32  # as it was
+
+
+def test_fp32_is_fp32_whatever_the_program_allows_torch(net):
+    images = torch.randn(4, 3, 32, 32)
+    exact = copy.deepcopy(net).double()(images.double())
+    kinds = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "bf16"
+        assert difference(exact, torch.from_numpy(open_engine(net, "torch", threads=1)(images.numpy()))) < 1e-5
+        assert all(kind.fp32_precision == "bf16" for kind in kinds)  # as it was
+    finally:
+        for kind, precision in zip(kinds, before):
+            kind.fp32_precision = precision
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("to", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_weights_in_sixteen_bits(net, tmp_path, to, suffix, precision):
+    """The scores are those of the rounded weights, computed in fp32; the file holds half as many bytes for them."""
+    wide = nn.Sequential(net[:-1], nn.Linear(16, 4096)).eval()
+    made = export(wide, tmp_path / f"a{suffix}", HOW.shape, to=to, precision=precision)
+    light = optimise(wide, torch.zeros(1, *HOW.shape)).double()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        for weight in light.parameters():
+            if weight.dim() > 1:
+                weight.copy_(weight.to({"fp16": torch.float16, "bf16": torch.bfloat16}[precision]))
+        rounded, exact = light(images.double()), copy.deepcopy(wide).double()(images.double())
+    session = open_engine(read_exported(made.path).path, DEFAULT[suffix], threads=1)
+    scores = torch.from_numpy(session(images.numpy()))
+    assert difference(rounded, scores) < 1e-5 < difference(exact, scores)
+    weights = sum(weight.numel() for weight in light.parameters() if weight.dim() > 1)
+    biases = 4 * sum(weight.numel() for weight in light.parameters() if weight.dim() == 1)
+    assert sum(file.stat().st_size for file in made.files) < 2 * weights + biases + 60_000 < 3 * weights + biases
+    assert made.precision == precision
+
+
+def test_weights_beyond_fp16(net, tmp_path):
+    large = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    nn.init.constant_(large[1].weight, 1e6)
+    with pytest.raises(InputError, match=r"1\.weight holds numbers beyond the range of fp16"):
+        export(large, tmp_path / "a.onnx", (3, 2, 2), precision="fp16")
 
 
 def test_what_stands_beside_the_file(files, tmp_path):

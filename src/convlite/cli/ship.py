@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 from torch import nn
 
@@ -17,9 +18,23 @@ from ..runtime import ENGINES, PRECISIONS
 from ..runtime import bench as measured
 from ..runtime import export as exported
 from ..runtime.bench import TOLERANCE
-from ..runtime.export import SUFFIXES
+from ..runtime.export import SUFFIXES, WEIGHTS
+from ..runtime.quantise import MAX_DROP, Calibration
 from .model import find
 from .options import Conv, Input, Json, Like, Model, Pretrained, Set, Size, show, size_of
+from .shared import load
+
+FITTED, MEASURED = 256, 1024  # pictures
+Pictures = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="DATA", help="Pictures, as for training, that int8 is fitted to and measured on."
+    ),
+]
+MaxDrop = Annotated[
+    float,
+    typer.Option("--max-drop", metavar="SHARE", help="Accuracy that int8 may cost; agreement, without labels."),
+]
 
 
 def export(
@@ -34,6 +49,11 @@ def export(
             "--to", metavar="FORMAT", help=f"{', '.join(SUFFIXES)}; what the file's name ends in says it too."
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help=f"Of the weights: {', '.join(WEIGHTS)}.")
+    ] = "fp32",
+    data: Pictures = None,
+    max_drop: MaxDrop = MAX_DROP,
     input: Input = None,
     conv: Conv = None,
     settings: Set = None,
@@ -44,21 +64,29 @@ def export(
     """Write a network for other engines, with its preprocessing and classes in a JSON file beside it.
 
     Batch norms are folded, any batch and image size goes where the network allows it, and the file is run before
-    it is kept.
+    it is kept. int8 is fitted to pictures of the training part of --data, and measured on those held out.
 
     Example: convlite export runs/a-light --to onnx --out a.onnx
+
+    Example: convlite export runs/a-light --precision int8 --data digits --out a-int8.onnx
     """
+    if precision == "int8" and data is None:
+        raise InputError(
+            "int8 is fitted to pictures, and none were given: name those it was trained on with --data."
+        )
     weights = None if pretrained is None else read_weights(pretrained)
     found = find(model, conv=conv, settings=settings or (), pretrained=weights, trained=True, like=like)
-    known = found.about.get("preprocess")
+    known, size = found.about.get("preprocess"), found.size(size_of(input))
     form = to or next((name for name, suffix in SUFFIXES.items() if suffix == out.suffix), "")
     if form not in SUFFIXES:
         raise InputError(f"--out {out} says no format: end it in {', '.join(SUFFIXES.values())}.")
     made = exported(
         found.net,
         out,
-        found.size(size_of(input)),
+        size,
         to=form,
+        precision=precision,
+        images=calibration(data, size, found.about, max_drop) if data and precision == "int8" else None,
         preprocess=None if known is None else Preprocess.from_dict(known),
         classes=found.about.get("classes", ()),
     )
@@ -109,6 +137,25 @@ def bench(
         tolerance=tolerance,
     )
     show({"model": model, **found.to_dict()}, as_json, tables.bench(found))
+
+
+def calibration(data: str, size: Size, about: Any, max_drop: float) -> Calibration:
+    """Pictures to fit int8 to, and labelled ones to measure on."""
+    from ..data import in_random_order
+
+    loaded = load(data, size, about, False, any_classes=True)
+    parts = []
+    for images, count in ((loaded.train, FITTED), (loaded.test, MEASURED)):
+        source, order = in_random_order(images, 0)
+        taken = list(source.parts(order[:count].split(64)))
+        if not taken:
+            raise InputError(
+                f"{data} has no pictures to fit int8 to and to measure it on: give data that has both."
+            )
+        parts.append((torch.cat([loaded.normalise(part.pixels) for part in taken]), [p.labels for p in taken]))
+    (fitted, _), (tested, labels) = parts
+    same = tuple(about.get("classes", ())) == loaded.classes  # or else labels mean something else
+    return Calibration(fitted, tested, torch.cat(labels) if same else None, max_drop)
 
 
 def _network(

@@ -18,7 +18,7 @@ from .parts import by_reason, plain_table, spread
 if TYPE_CHECKING:
     from ..lighten import Left, Plan, Record
     from ..runtime.bench import Bench
-    from ..runtime.export import Exported
+    from ..runtime.exported import Exported
     from ..runtime.predict import Prediction
     from ..train import History, Score, SegmentScore
 
@@ -144,10 +144,18 @@ def kept(found: Mapping[str, str]) -> Iterable[RenderableType]:
 def exported(found: Exported) -> RenderableType:
     """The file, and what it takes."""
     shape = " × ".join("any" if size is None else str(size) for size in found.shape)
-    return (
-        f"Written to {found.path}, and how to use it to {found.about}.\n"
-        f"Input: {shape} (N × C × H × W), {found.precision}."
-    )
+    lines = [
+        f"Written to {found.path}, and how to use it to {found.about}.",
+        f"Input: {shape} (N × C × H × W), {found.precision}.",
+    ]
+    if (cost := found.quantised) is not None:
+        lines.append(f"Answers as in fp32: {percent(cost.agreement, 2)} of {count(cost.images, 'held-out image')}.")
+        if cost.accuracy is not None:
+            before, after = cost.accuracy
+            lines.append(f"Accuracy: {percent(after, 2)}, in fp32 {percent(before, 2)}.")
+        if cost.kept:
+            lines.append(f"Left in fp32: {', '.join(cost.kept)}.")
+    return "\n".join(lines)
 
 
 def bench(found: Bench) -> RenderableType:

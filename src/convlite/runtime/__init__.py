@@ -2,7 +2,8 @@
 
 from .bench import Bench, bench
 from .engines import ENGINES, PRECISIONS, Session, open_engine, why_not
-from .export import Exported, export, read_exported
+from .export import export
+from .exported import Exported, read_exported
 from .optimise import optimise
 from .predict import Prediction, find_files, predict
 

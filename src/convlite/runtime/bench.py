@@ -17,7 +17,8 @@ from ..analyse import Machine, Peaks, Timing, analyse, measure, peaks
 from ..analyse.latency import machine, using
 from ..errors import InputError
 from .engines import ENGINES, Array, Session, open_engine
-from .export import export, read_exported
+from .export import export
+from .exported import read_exported
 from .optimise import optimise
 
 TOLERANCE = 1e-3  # of the largest score: what a winner's answers may be off by, unless told

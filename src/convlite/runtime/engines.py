@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 
 from ..analyse.latency import using
 from ..errors import InputError, need
-from .export import read_exported
+from .exported import read_exported
 
 Array = np.ndarray
 Run = Callable[[Array], Array]
@@ -75,7 +76,8 @@ def open_engine(
     Arguments:
         network: an exported file that this engine reads, or for the torch engines also a module: it should come
             from `optimise`.
-        precision: "fp32"; "bf16", where processor and engine have it; "int8" for a quantised file.
+        precision: that it computes in: "fp32"; "bf16", where processor and engine have it; "int8" for a quantised
+            file, of which some layers may be in fp32. Weights kept in sixteen bits are widened.
         threads: of the processor; as many as there are cores unless given.
 
     Raises:
@@ -99,11 +101,14 @@ def open_engine(
             f"{path.name} holds {said.precision} weights, and {precision} was asked for: "
             f"ask for {said.precision}, or export the network again."
         )
+    return Session(engine, precision, threads, load(path, engine, precision, threads))
+
+
+def load(path: Path, engine: str, precision: str, threads: int) -> Run:
+    """A file on an engine, whatever stands beside it."""
     if engine.startswith("torch"):
-        run = _torch(torch.export.load(path).module(), engine, precision, threads)
-    else:
-        run = (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
-    return Session(engine, precision, threads, run)
+        return _torch(torch.export.load(path).module(), engine, precision, threads)
+    return (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
 
 
 def _threads(asked: int | None) -> int:
@@ -129,11 +134,25 @@ def _torch(module: nn.Module, engine: str, precision: str, threads: int) -> Run:
     call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(module) if engine == "torch-compile" else module
 
     def run(images: Array) -> Array:
-        with using(threads), torch.no_grad():
+        with using(threads), _as_asked(), torch.no_grad():
             x = torch.from_numpy(images).to(dtype).contiguous(memory_format=layout)
             return call(x).float().numpy()
 
     return run
+
+
+@contextlib.contextmanager
+def _as_asked() -> Iterator[None]:
+    """fp32 computed in fp32, also where the program at large lets torch take bf16 for it."""
+    kinds = [getattr(torch.backends.mkldnn, name, None) for name in ("conv", "matmul")]  # None in older torch
+    before = [(kind, kind.fp32_precision) for kind in kinds if kind is not None]
+    try:
+        for kind, _ in before:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, precision in before:
+            kind.fp32_precision = precision
 
 
 def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
@@ -143,6 +162,9 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    options.add_session_config_entry(
+        "session.force_spinning_stop", "1"
+    )  # its threads leave the cores when it is done
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (name,), (output,) = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
     return lambda images: session.run([output], {name: images})[0]

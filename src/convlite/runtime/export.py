@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,56 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RunError, need
-from ..files import check_writable, read_json, write_json, write_whole
+from ..files import check_writable, write_json, write_whole
 from ..preprocess import Preprocess
+from .engines import DEFAULT, load, open_engine
+from .exported import INPUT, OUTPUT, Exported
 from .optimise import difference, optimise
+from .quantise import Calibration, quantise
+from .weights import halve, rounded_
 
-FORMAT = 1
+WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 OPSET = 18
-INPUT, OUTPUT = "images", "scores"
 _TOLERANCE = 1e-4  # of the largest score, between the network and its file
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An exported network: its file, and what the JSON beside it says.
-
-    Arguments:
-        path: of the file that engines read.
-        shape: of the images, (N, C, H, W); None where any number goes.
-        precision: of the weights: "fp32" or "int8".
-        preprocess: how it takes pictures, where known; classes likewise.
-    """
-
-    path: Path
-    shape: tuple[int | None, ...]
-    precision: str = "fp32"
-    preprocess: Preprocess | None = None
-    classes: tuple[str, ...] = ()
-
-    @property
-    def files(self) -> list[Path]:
-        """All that holds the network: OpenVINO keeps the weights apart."""
-        return [self.path, *([self.path.with_suffix(".bin")] if self.path.suffix == ".xml" else [])]
-
-    @property
-    def about(self) -> Path:
-        """The JSON file beside it."""
-        return self.path.with_name(self.path.name + ".json")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the file is named without its folder, so that both can move."""
-        return {
-            "format": FORMAT,
-            "file": self.path.name,
-            "input": {"name": INPUT, "shape": list(self.shape), "type": "float32"},
-            "output": {"name": OUTPUT},
-            "precision": self.precision,
-            "sha256": {path.name: _digest(path) for path in self.files},
-            "preprocess": None if self.preprocess is None else self.preprocess.to_dict(),
-            "classes": list(self.classes),
-        }
 
 
 def export(
@@ -77,6 +38,8 @@ def export(
     shape: tuple[int, int, int],
     *,
     to: str = "onnx",
+    precision: str = "fp32",
+    images: Tensor | Calibration | None = None,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] = (),
 ) -> Exported:
@@ -89,61 +52,62 @@ def export(
             a JSON file of that name and .json: input, preprocessing, classes.
         shape: channels, height and width that the network is made for.
         to: "onnx", "openvino" or "pt2".
+        precision: of the weights. "fp16" and "bf16" halve the file: engines compute with the rounded weights in
+            fp32, or in what they are asked for. "int8" is what engines compute in (see `quantise`).
+        images: for "int8", float32 (N, C, H, W), as the network takes them; or with labels and a bound.
 
     Raises:
-        InputError: no such format, or the network holds an operation that the format can't express.
-        RunError: the file answers differently.
+        InputError: no such format, none of that precision, int8 without images, or the network holds an operation
+            that the format can't express.
+        RunError: the file answers differently, or int8 loses more than the bound.
     """
     path = Path(out)
     if to not in SUFFIXES or path.suffix != SUFFIXES[to]:
         known = ", ".join(f"{name} ({suffix})" for name, suffix in SUFFIXES.items())
         raise InputError(f"Can't export {to!r} to {path.name}: the formats and their files are {known}.")
+    calibration = _calibration(precision, images, to, shape)
     check_writable(path.parent)
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     light = optimise(copy.deepcopy(model).cpu(), example)
+    if precision in ("fp16", "bf16"):
+        rounded_(light, precision)
     program = _program(light.to(memory_format=torch.contiguous_format), example)  # type: ignore[call-overload]
-    how = _shape(program), "fp32", preprocess, tuple(classes)
+    about = Exported(path, _shape(program), precision, preprocess, tuple(classes))
     with tempfile.TemporaryDirectory() as folder:  # what fails leaves an older file as it was
-        trial = Exported(Path(folder) / path.name, *how)
-        _write(program, trial.path)
+        trial = replace(about, path=Path(folder) / path.name)
+        if calibration is not None:
+            graph, cost = quantise(_onnx(program), calibration, partial(_tried, trial.path))
+            _save(graph, trial.path)
+            trial, about = replace(trial, quantised=cost), replace(about, quantised=cost)
+        elif to == "pt2":
+            torch.export.save(program, trial.path)
+        else:
+            graph = _onnx(program)
+            _save(graph if precision == "fp32" else halve(graph, precision), trial.path)
         write_json(trial.about, trial.to_dict())
         _check(light, example, trial)
         for file in (*reversed(trial.files), trial.about):  # weights before the structure that names them
             write_whole(path.with_name(file.name), partial(shutil.copyfile, file))
-    return Exported(path, *how)
+    return about
 
 
-def read_exported(path: str | Path) -> Exported:
-    """What stands beside an exported file.
-
-    Raises:
-        InputError: no such file, no JSON of ours beside it, or not what was written.
-    """
-    bare = Exported(Path(path), ())
-    if not bare.path.is_file():
-        raise InputError(f"There is no exported network {path}: make one with convlite export.")
-    said = read_json(bare.about)
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
-        raise InputError(f"{bare.about} does not describe an exported network: export it again.")
-    known = list(said["sha256"].values())
-    if [_digest(file) for file in bare.files] != known:
-        raise InputError(f"{path} is not the file that was exported, it was cut short or changed: copy it again.")
-    how = said["preprocess"]
-    return Exported(
-        bare.path,
-        tuple(said["input"]["shape"]),
-        said["precision"],
-        None if how is None else Preprocess.from_dict(how),
-        tuple(said["classes"]),
-    )
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"Can't read {file}: {error.strerror or error}.") from error
+def _calibration(
+    precision: str, images: Tensor | Calibration | None, to: str, shape: tuple[int, int, int]
+) -> Calibration | None:
+    """What int8 is fitted to; None for the other precisions."""
+    if precision not in WEIGHTS:
+        raise InputError(f"There is no precision {precision!r} of weights: give one of {', '.join(WEIGHTS)}.")
+    if to == "pt2" and precision != "fp32":
+        raise InputError(f"A .pt2 file is written in fp32 only, not {precision}: export to onnx or openvino.")
+    if precision != "int8":
+        return None
+    if images is None:
+        raise InputError("int8 is fitted to images, and none were given: give some that the network was made for.")
+    given = images if isinstance(images, Calibration) else Calibration(images)
+    if tuple(given.images.shape[1:]) != tuple(shape):
+        size, wanted = ("x".join(map(str, one)) for one in (given.images.shape[1:], shape))
+        raise InputError(f"The images to fit int8 to are {size}, and the network is exported for {wanted}.")
+    return given
 
 
 def _program(light: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -157,17 +121,22 @@ def _program(light: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         raise InputError(f"torch.export can't trace {type(light).__name__}: {reason}") from error
 
 
-def _write(program: torch.export.ExportedProgram, path: Path) -> None:
-    """In the format that the file's name ends in."""
-    if path.suffix == ".pt2":
-        torch.export.save(program, path)
-    elif path.suffix == ".onnx":
-        _onnx(program).save(path, external_data=False)
+def _save(graph: Any, path: Path) -> None:
+    """An ONNX model, in the format that the file's name ends in."""
+    onnx = need("onnx", "ship")
+    for each in (graph, graph.graph, *graph.graph.node):  # where in which source file on whose machine it was made
+        del each.metadata_props[:]
+    if path.suffix == ".onnx":
+        onnx.save_model(graph, path)
     else:
         openvino = need("openvino", "ship")
-        between = path.with_suffix(".onnx")
-        _onnx(program).save(between, external_data=False)
-        openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(graph.SerializeToString()), path, compress_to_fp16=False)
+
+
+def _tried(path: Path, graph: Any) -> Callable[[Any], Any]:
+    """A model as it will be kept, on the engine that reads it."""
+    _save(copy.deepcopy(graph), path)
+    return load(path, DEFAULT[path.suffix], "fp32", torch.get_num_threads())
 
 
 def _onnx(program: torch.export.ExportedProgram) -> Any:
@@ -175,12 +144,14 @@ def _onnx(program: torch.export.ExportedProgram) -> Any:
     need("onnxscript", "ship")
     try:
         with _quiet():
-            return torch.onnx.export(
+            made = torch.onnx.export(
                 program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
             )
     except torch.onnx.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputError(f"ONNX can't express this network: {reason}") from error
+    assert made is not None
+    return made.model_proto
 
 
 def _shape(program: torch.export.ExportedProgram) -> tuple[int | None, ...]:
@@ -190,12 +161,12 @@ def _shape(program: torch.export.ExportedProgram) -> tuple[int | None, ...]:
 
 
 def _check(light: nn.Module, example: Tensor, exported: Exported) -> None:
-    from .engines import DEFAULT, open_engine
-
-    session = open_engine(exported.path, DEFAULT[exported.path.suffix], threads=torch.get_num_threads())
+    precision = "int8" if exported.precision == "int8" else "fp32"
+    session = open_engine(exported.path, DEFAULT[exported.path.suffix], precision, torch.get_num_threads())
+    given = torch.from_numpy(session(example.numpy()))
     with torch.no_grad():
-        worst = difference(light(example), torch.from_numpy(session(example.numpy())))
-    if not worst <= _TOLERANCE:
+        worst = difference(light(example), given)
+    if precision == "fp32" and not worst <= _TOLERANCE:  # what int8 loses was measured on pictures, not on noise
         raise RunError(
             f"{exported.path} answers an image differently by {worst:.1e} of the largest score: don't use it, and "
             "report the network."
