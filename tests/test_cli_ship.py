@@ -55,3 +55,14 @@ def test_int8_without_pictures(small, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "name those it was trained on with --data" in " ".join(said.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_bench_draws_what_it_measured(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where the machine's peaks are remembered
+    asked = ["bench", small, "--engine", "torch", "--threads", 1, "--batch", 2, "--rounds", 1, "--no-memory"]
+    picture = tmp_path / "times.png"
+    assert main([*map(str, asked), "--picture", str(picture), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["engine"], run["batch"], run["threads"], run["memory"]) == ("torch", 2, 1, None)
+    with Image.open(picture) as image:
+        assert image.format == "PNG"

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from convlite.analyse import Timing
+from convlite.analyse.latency import machine
 from convlite.errors import InputError
 from convlite.report import pictures
 from convlite.report.pictures import _marks
+from convlite.runtime.bench import Bench, Run
 from convlite.train import Epoch, History, Score
 
 
@@ -71,3 +74,23 @@ def test_the_diagonal_is_dark_and_the_rest_is_white(n):
 def test_of_too_many_classes_there_is_none():
     with pytest.raises(InputError, match="no picture"):
         pictures.confusion(Score(1.0, 1.0, 1, 1, 0.1, (1.0,), 0.0), ["a"] * 2000)
+
+
+def bench_of(*runs):
+    """(ms, error) each."""
+    made = [
+        Run("torch", "fp32", batch, 2, Timing(ms, ms - 0.1, ms + 0.1, 20, ms), 1.0, error, 1.0, None, 0.0, 0.5, 1)
+        for batch in (1, 8)
+        for ms, error in runs
+    ]  # fmt: skip
+    return Bench((3, 8, 8), tuple(made), {}, machine(), 1e-3)
+
+
+def test_times_are_bars_as_long_as_they_last():
+    image = opened(pictures.bench(bench_of((1.0, 0.0), (4.0, 0.0), (3.0, 0.5))))
+    (fast, _), (slow, _), (wrong, _) = (
+        is_colour(image[44:120, 250:], colour) for colour in (pictures.BLUE, pictures.GREY, pictures.ORANGE)
+    )
+    assert len(fast) / len(slow) == pytest.approx(1 / 4, rel=0.1)
+    assert len(wrong) / len(slow) == pytest.approx(3 / 4, rel=0.1)
+    assert np.median(fast) < np.median(wrong) < np.median(slow)

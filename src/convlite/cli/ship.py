@@ -11,10 +11,11 @@ import typer
 from torch import nn
 
 from ..errors import InputError
+from ..files import check_writable, write_whole
 from ..models import read_weights
 from ..preprocess import Preprocess
-from ..report import tables
-from ..runtime import ENGINES, PRECISIONS
+from ..report import pictures, tables
+from ..runtime import ENGINES, PRECISIONS, read_exported
 from ..runtime import bench as measured
 from ..runtime import export as exported
 from ..runtime.bench import TOLERANCE
@@ -111,11 +112,20 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Images at once; 1 and 8.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="One a core.")] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option("--threads", metavar="N", min=1, help="One a core where left out; may be repeated."),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds, at most.")] = 20,
     tolerance: Annotated[
         float, typer.Option("--tolerance", metavar="SHARE", help="How far off a winner's scores may be.")
     ] = TOLERANCE,
+    data: Pictures = None,
+    max_drop: MaxDrop = MAX_DROP,
+    memory: Annotated[bool, typer.Option(help="Peak memory too, each in a process of its own.")] = True,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw the times into a PNG file.")
+    ] = None,
     conv: Conv = None,
     settings: Set = None,
     like: Like = None,
@@ -123,23 +133,33 @@ def bench(
 ) -> None:
     """Run a network on every engine in turn, and say which is fastest here, and how its answers agree with torch's.
 
+    With --data, answers are compared on its pictures, int8 is fitted to them, and the fastest may lose --max-drop.
+
     Example: convlite bench runs/a-light --batch 1 --batch 64
+
+    Example: convlite bench runs/a-light --precision fp32 --precision int8 --data digits --picture times.png
     """
-    network, size = _network(model, size_of(input), conv, settings or (), like)
+    network, size, about = _network(model, size_of(input), conv, settings or (), like)
+    if picture is not None:
+        check_writable(picture.parent)
     found = measured(
         network,
         size,
         engines=engine or [name for name in ENGINES if name != "torch-compile"],
         precisions=precision or ("fp32",),
         batches=batch or (1, 8),
-        threads=threads,
+        threads=threads or None,
         rounds=rounds,
         tolerance=tolerance,
+        images=None if data is None else calibration(data, size, about, max_drop),
+        memory=memory,
     )
+    if picture is not None:
+        write_whole(picture, lambda file: file.write_bytes(pictures.bench(found)))
     show({"model": model, **found.to_dict()}, as_json, tables.bench(found))
 
 
-def calibration(data: str, size: Size, about: Any, max_drop: float) -> Calibration:
+def calibration(data: str, size: Size | None, about: Any, max_drop: float) -> Calibration:
     """Pictures to fit int8 to, and labelled ones to measure on."""
     from ..data import in_random_order
 
@@ -160,9 +180,10 @@ def calibration(data: str, size: Size, about: Any, max_drop: float) -> Calibrati
 
 def _network(
     model: str, size: Size | None, conv: str | None, settings: Sequence[str], like: str | None
-) -> tuple[nn.Module | str, Size | None]:
-    """The file that was exported, or the network to run; and the size of its images."""
+) -> tuple[nn.Module | str, Size | None, Any]:
+    """The file that was exported, or the network to run; the size of its images, and what is known of it."""
     if Path(model).suffix in SUFFIXES.values():
-        return model, size
+        said = read_exported(model).to_dict()
+        return model, size, {key: said[key] for key in ("preprocess", "classes") if said[key]}
     found = find(model, conv=conv, settings=settings, trained=True, like=like)
-    return found.net, found.size(size)
+    return found.net, found.size(size), found.about

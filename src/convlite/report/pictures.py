@@ -1,4 +1,4 @@
-"""Pictures of training and of what is confused with what, as PNG files; Pillow draws them, no browser is needed."""
+"""Pictures of training, of what is confused with what, of times: PNG files, drawn by Pillow without a browser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import InputError, need
 from .figures import short
 
 if TYPE_CHECKING:
+    from ..runtime.bench import Bench
     from ..train import History, Score, SegmentScore
 
 WHITE, BLACK, GREY, LIGHT = (255, 255, 255), (30, 30, 30), (120, 120, 120), (225, 225, 225)
@@ -75,6 +76,35 @@ def confusion(found: Score | SegmentScore, classes: Sequence[str]) -> bytes:
         draw.text((margin - 6, at), name, BLACK, font, anchor="rm")
         _upright(image, name, (at, margin - 6), font)
     draw.text((margin, 4), "answered, across; true, down", GREY, _font(12))
+    return _png(image)
+
+
+def bench(found: Bench) -> bytes:
+    """The milliseconds of each way to run a network, a group for each batch size, the fastest on top.
+
+    A bar ends at the median, a line spans the middle half. Blue are the fastest; orange, what answers too wrongly.
+    """
+    groups = [
+        (batch, sorted((run for run in found.runs if run.batch == batch), key=lambda run: run.timing.median))
+        for batch in sorted({run.batch for run in found.runs})
+    ]
+    row, gap, left, right = 24, 44, 250, 780
+    image, draw = _canvas(900, 20 + sum(gap + row * len(runs) for _, runs in groups))
+    y = 0
+    for batch, runs in groups:
+        best, longest = found.fastest(batch), max(run.timing.q3 for run in runs)
+        draw.text((left, y + gap - 10), f"{batch} at once, ms", BLACK, _font(15), anchor="lb")
+        y += gap
+        for run in runs:
+            t, middle = run.timing, y + row // 2
+            end, low, high = (left + (right - left) * ms / longest for ms in (t.median, t.q1, t.q3))
+            colour = BLUE if run in best else GREY if found.fits(run) else ORANGE
+            name = f"{run.engine} {run.precision}, {run.threads} thread{'s' * (run.threads > 1)}"
+            draw.text((left - 8, middle), name, BLACK, _font(13), anchor="rm")
+            draw.rectangle((left, y + 4, max(end, left + 1), y + row - 4), fill=colour)
+            draw.line((low, middle, high, middle), fill=BLACK, width=2)
+            draw.text((max(end, high) + 8, middle), f"{t.median:.3g}", BLACK, _font(13), anchor="lm")
+            y += row
     return _png(image)
 
 

@@ -160,19 +160,31 @@ def exported(found: Exported) -> RenderableType:
 
 def bench(found: Bench) -> RenderableType:
     """Every way to run the network, the fastest first, and what could not run."""
-    table = plain_table("images", "engine", "precision", ">ms", ">images/s", ">of peak", ">error", ">agree", "")
+    several = len({run.threads for run in found.runs}) > 1
+    labelled = any(run.accuracy is not None for run in found.runs)
+    table = plain_table(
+        ">N", "engine", "type", *([">threads"] if several else []), ">ms", ">images/s", ">of peak", ">MiB",
+        ">error", ">agree", *([">accuracy"] if labelled else []), "",
+    )  # fmt: skip
     for batch in sorted({run.batch for run in found.runs}):
         best = found.fastest(batch)
         for run in sorted((run for run in found.runs if run.batch == batch), key=lambda run: run.timing.median):
             t = run.timing
-            mark = "" if run not in best else "fastest" if len(best) == 1 else "among the fastest"
+            mark = "" if run not in best else "fastest" if len(best) == 1 else "as fast"
             peak = "" if run.of_peak is None else percent(run.of_peak)
+            accuracy = "" if run.accuracy is None else percent(run.accuracy)
             table.add_row(
-                str(batch), run.engine, run.precision, spread(t.median, t.q1, t.q3),
-                f"{run.images_per_second:,.0f}", peak, f"{run.error:.1e}", percent(run.agreement), mark,
+                str(batch), run.engine, run.precision, *([str(run.threads)] if several else []),
+                spread(t.median, t.q1, t.q3), f"{run.images_per_second:,.0f}", peak,
+                "" if run.memory is None else f"{run.memory / 2**20:,.0f}", f"{run.error:.0e}",
+                percent(run.agreement), *([accuracy] if labelled else []), mark,
             )  # fmt: skip
     here = found.machine
     notes = [f"{name}: {why}" for name, why in found.skipped.items()]
+    bound = f"scores within {found.tolerance:.1g} of the largest"
+    if found.max_drop is not None:
+        bound += f", or at most {percent(found.max_drop)} lost"
+    notes.append(f"The fastest has {bound}; ways whose middle halves overlap are as fast as each other.")
     size = "×".join(map(str, found.shape))
     notes.append(f"{size}, {here.processor}, {here.threads} threads, load {here.load}.")
     return Group(table, *map(Text, notes))
