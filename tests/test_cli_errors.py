@@ -131,6 +131,12 @@ BAD = [
     ("evaluate saved --data good --device nope", "nope"),
     ("predict saved good/cats/1.png", "does not say how it takes pictures"),
     ("predict saved", "convlite predict --help"),
+    ("predict ready good/cats --engine onnxrutime", "did you mean onnxruntime"),
+    ("predict ready good/cats --overlay new", "names whole pictures"),
+    ("predict ready good/cats --json --jsonl -", "give --jsonl a file"),
+    ("predict ready good/cats --jsonl missing/a.jsonl", "Can't write missing/a.jsonl"),
+    ("predict ready good/cats --classes code.py", "are named"),
+    ("predict nothing.onnx good/cats", "no exported network"),
 ]
 
 
@@ -156,16 +162,15 @@ def test_groups_that_don_t_divide_are_named(here, capsys):
     assert "4 groups don't divide 8 channels in and 9 out" in text
 
 
-def test_prediction_names_the_file_it_can_t_read(here, capsys):
-    about = {
-        "classes": ["a", "b"],
-        "preprocess": {"size": [8, 8], "channels": 3, "mean": [0.5] * 3, "std": [1.0] * 3},
-    }
-    save(models.create("resnet20", num_classes=2), "ready", about)
-    assert "3.png" in said(["predict", "ready", "corrupt/cats"], capsys)
+def test_prediction_goes_past_what_it_can_t_read_and_names_it(here, capsys):
+    assert main(["predict", "ready", "corrupt/cats", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 8 files can't be read: corrupt/cats/3.png (" in printed.err
+    assert [one["file"] for one in json.loads(printed.out)["predictions"] if one["why_not"]] == [
+        "corrupt/cats/3.png"
+    ]
+    assert "3.png" in said(["predict", "ready", "corrupt/cats/3.png", "code.py"], capsys)
     assert "nowhere" in said(["predict", "ready", "nowhere/*.png"], capsys)
-    assert main(["predict", "ready", "corrupt/cats", "--skip-corrupt", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["predictions"]) == 8
 
 
 def test_other_classes_than_the_network_was_trained_on(here, capsys):

@@ -7,7 +7,7 @@ from PIL import Image
 from convlite import data
 from convlite.errors import InputError
 from convlite.preprocess import Preprocess
-from convlite.runtime import find_files, predict
+from convlite.runtime import find_files, predict, predictor
 
 PREPROCESS = Preprocess((8, 8), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 CLASSES = ("red", "green", "blue")
@@ -34,7 +34,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_prediction_is_what_the_network_says_of_the_same_pixels(net, files, batch_size):
     names = [files / "a.png", files / "cut.png", files / "b.jpg", files / "notes.txt", files / "sub" / "c.PNG"]
-    found = list(predict(net, names, PREPROCESS, CLASSES, top=2, batch_size=batch_size))
+    found = list(predict(predictor(net, PREPROCESS, CLASSES), names, top=2, batch_size=batch_size))
     assert [p.file for p in found] == list(map(str, names))
     assert [p.why_not is None for p in found] == [True, False, True, False, True]
     assert "no image" in found[3].why_not and found[3].classes == ()
@@ -54,12 +54,12 @@ def test_a_prediction_is_what_the_network_says_of_the_same_pixels(net, files, ba
 
 
 def test_all_classes_are_named_where_there_are_fewer_than_asked_for(net, files):
-    (only,) = predict(net, [files / "a.png"], PREPROCESS, CLASSES, top=9)
+    (only,) = predict(predictor(net, PREPROCESS, CLASSES), [files / "a.png"], top=9)
     assert len(only.classes) == 3 and abs(sum(share for _, share in only.classes) - 1) < 1e-5
 
 
 def test_classes_without_names_have_numbers(net, files):
-    (only,) = predict(net, [files / "a.png"], PREPROCESS, top=9)
+    (only,) = predict(predictor(net, PREPROCESS), [files / "a.png"], top=9)
     assert {name for name, _ in only.classes} == {"class 0", "class 1", "class 2"}
 
 
@@ -79,8 +79,15 @@ def test_what_is_refused_at_once(net, files):
         (): "no files to predict",
     }.items():
         with pytest.raises(InputError, match=says):
-            predict(net, paths, PREPROCESS, CLASSES)
+            find_files(paths)
+    found = predictor(net, PREPROCESS, CLASSES)
     with pytest.raises(InputError, match="1 or more, not 0"):
-        predict(net, [files], PREPROCESS, CLASSES, top=0)
+        predict(found, [files], top=0)
     with pytest.raises(InputError, match="num_classes=2"):
-        predict(net, [files], PREPROCESS, CLASSES[:2])
+        predictor(net, PREPROCESS, CLASSES[:2])
+    with pytest.raises(InputError, match="can't take images of 1x8x8"):
+        predictor(net, Preprocess((8, 8), (0.5,), (0.5,)))
+    with pytest.raises(InputError, match="does not say how it takes pictures"):
+        predictor(net)
+    with pytest.raises(InputError, match=r"answers an image with \(1, 3, 6, 6\)"):
+        predictor(net[0], PREPROCESS, CLASSES)

@@ -33,7 +33,8 @@ VERBS = {  # and the module that holds each
     "lighten": "work",
     "export": "ship",
     "bench": "ship",
-    "predict": "work",
+    "predict": "use",
+    "serve": "use",
     "demo": "work",
 }
 

@@ -1,4 +1,4 @@
-"""The verbs that use a trained network: lighten, predict, demo."""
+"""The verbs that make a trained network light: lighten, demo."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from torch import Tensor
 from .. import data as datasets
 from ..demo import demo as run_demo
 from ..errors import InputError
-from ..files import check_writable, read_text, write_text
+from ..files import check_writable, write_text
 from ..lighten import Budget
 from ..lighten import lighten as make_light
 from ..models.saved import save
-from ..preprocess import Preprocess
 from ..report import tables
-from ..runtime import predict as answers
 from ..train import Recipe, augmentation
 from ..train import evaluate as measure
 from ..train.seeds import derive
@@ -106,47 +104,6 @@ def lighten(
         answer, as_json, tables.plan(light.plan), tables.record(light.record), tables.side_by_side(sides),
         next_command("evaluate", out, data),
     )  # fmt: skip
-
-
-def predict(
-    model: Model,
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILES...", help="Pictures, folders of them, or patterns.", show_default=False),
-    ],
-    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name.")] = 3,
-    pretrained: Pretrained = None,
-    classes: Annotated[
-        Path | None,
-        typer.Option(
-            "--classes", metavar="FILE", help="Names of the classes, one a line, where the model has none."
-        ),
-    ] = None,
-    device: Device = None,
-    skip_corrupt: SkipCorrupt = False,
-    like: Like = None,
-    as_json: Json = False,
-) -> None:
-    """Say what pictures show, with a network that convlite trained or with published weights.
-
-    Example: convlite predict runs/a photos/*.jpg
-
-    Example: convlite predict xception --pretrained timm/legacy_xception.tf_in1k photos/*.jpg
-    """
-    found = find(model, pretrained=weights_of(pretrained), trained=True, like=like)
-    if "preprocess" not in found.about:
-        raise InputError(
-            f"{model} does not say how it takes pictures: give a folder that convlite trained, or weights with "
-            "--pretrained."
-        )
-    net, how = found.net.to(device_of(device)), Preprocess.from_dict(found.about["preprocess"])
-    names = found.about.get("classes") if classes is None else read_text(classes).splitlines()
-    said = []
-    for one in answers(net, files, how, names, top=top):
-        if one.why_not is not None and not skip_corrupt:
-            raise InputError(f"{one.file} can't be read ({one.why_not}): leave such files out with --skip-corrupt.")
-        said.append(one)
-    show({"model": model, "predictions": [one.to_dict() for one in said]}, as_json, tables.predictions(said))
 
 
 def demo(

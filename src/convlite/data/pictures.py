@@ -65,6 +65,17 @@ def read(file: File, how: Preprocess, window: Window | None = None) -> Tensor | 
     return guarded(file, decode)
 
 
+def upright(file: File, channels: int) -> Pixels:
+    """All of a picture at its own size, uint8 (H, W, channels).
+
+    Raises:
+        What `guarded` puts into words.
+    """
+    content = content_of(file)
+    found = jpeg.decode(content, channels, lambda height, width: 1)
+    return np.ascontiguousarray(found[0]) if found else _with_pillow(content, channels)
+
+
 def size_of(file: File) -> tuple[int, int] | str:
     """Height and width of a picture from its header alone, or one phrase that says why it has none."""
 
@@ -115,7 +126,7 @@ def middle(pixels: Pixels, how: Preprocess, interpolation: str) -> Tensor:
     y, x = sides[0] / scaled[0], sides[1] / scaled[1]
     # The same pixels as scaling all of it and cutting then, without the memory that a long strip would take.
     box = (left * x, top * y, min((left + width) * x, sides[1]), min((top + height) * y, sides[0]))
-    return _resized(pixels, how.size, interpolation, box)
+    return resized(pixels, how.size, interpolation, box)
 
 
 def part(pixels: Pixels, box: Box, to: tuple[int, int], *, by: int = 1, mode: str = "bilinear") -> Tensor:
@@ -127,11 +138,11 @@ def part(pixels: Pixels, box: Box, to: tuple[int, int], *, by: int = 1, mode: st
         # On uint8 this is Pillow's algorithm, twice as fast; but it knows no edges between two pixels.
         return F.interpolate(images, to, mode=mode, antialias=mode == "bilinear")[0]  # (C, H, W)
     bottom, right = min(top + height, pixels.shape[0]), min(left + width, pixels.shape[1])
-    return _resized(pixels, to, "bilinear", (left, top, right, bottom))
+    return resized(pixels, to, "bilinear", (left, top, right, bottom))
 
 
-def _resized(pixels: Pixels, to: tuple[int, int], method: str, box: tuple[float, float, float, float]) -> Tensor:
-    """With Pillow: (H, W, C) to (C, *to), of what is in a box of left, top, right and bottom."""
+def resized(pixels: Pixels, to: tuple[int, int], method: str, box: tuple[float, float, float, float]) -> Tensor:
+    """Scaled with Pillow: (H, W, C) to (C, *to), of what is in a box of left, top, right and bottom."""
     pillow = need("PIL.Image", "train")
     image = pillow.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
     scaled = image.resize((to[1], to[0]), pillow.Resampling[method.upper()], box)

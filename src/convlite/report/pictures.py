@@ -1,4 +1,4 @@
-"""Pictures of training, of what is confused with what, of times: PNG files, drawn by Pillow without a browser."""
+"""Pictures of training, confusion, times and labelled pixels: PNG files, drawn by Pillow without a browser."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, need
+from .colours import palette
 from .figures import short
 
 if TYPE_CHECKING:
     from ..runtime.bench import Bench
+    from ..runtime.predict import Labels
     from ..train import History, Score, SegmentScore
 
 WHITE, BLACK, GREY, LIGHT = (255, 255, 255), (30, 30, 30), (120, 120, 120), (225, 225, 225)
@@ -106,6 +108,24 @@ def bench(found: Bench) -> bytes:
             draw.text((max(end, high) + 8, middle), f"{t.median:.3g}", BLACK, _font(13), anchor="lm")
             y += row
     return _png(image)
+
+
+def overlay(found: Labels, strength: float = 0.5) -> bytes:
+    """A picture with the colours of its labels over it; `palette` has them in the order of the classes."""
+    pillow = need("PIL.Image", "train")
+    picture = pillow.fromarray(found.picture[..., 0] if found.picture.shape[2] == 1 else found.picture)
+    return _png(pillow.blend(picture.convert("RGB"), _coloured(found).convert("RGB"), strength))
+
+
+def mask(found: Labels) -> bytes:
+    """The labels alone: every pixel holds its class's number, and the file the colours to show it in."""
+    return _png(_coloured(found))
+
+
+def _coloured(found: Labels) -> Any:
+    image = need("PIL.Image", "train").fromarray(found.mask)
+    image.putpalette([level for colour in palette(256) for level in colour])  # which makes it an indexed one
+    return image
 
 
 def _panel(draw: Any, box: tuple[int, int, int, int], title: str, lines: Sequence[Line]) -> None:

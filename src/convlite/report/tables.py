@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from .colours import palette
 from .figures import count, exact, percent, short, times
 from .parts import by_reason, plain_table, spread
 
@@ -120,13 +121,23 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
 
 
 def predictions(found: Iterable[Prediction]) -> RenderableType:
-    """For each picture the likeliest classes, or why it could not be read."""
-    table = plain_table("picture", "class", ">probability")
+    """For each picture the likeliest classes, or those of most of its pixels, or why it could not be read."""
+    found = list(found)
+    of_pixels = any(one.of_pixels for one in found)
+    table = plain_table("picture", "class", ">share of pixels" if of_pixels else ">probability")
     for one in found:
         for i, (name, probability) in enumerate(one.classes):
             table.add_row(escape(one.file) if i == 0 else "", escape(name), percent(probability))
         if one.why_not is not None:
             table.add_row(escape(one.file), f"[dim]not read: {escape(one.why_not)}[/dim]", "")
+    return table
+
+
+def legend(classes: Sequence[str], shares: Sequence[float]) -> RenderableType:
+    """The colour of each class in overlays, and its share of all pixels that were labelled."""
+    table = plain_table("", "class", ">of all pixels")
+    for colour, name, share in zip(palette(len(classes)), classes, shares, strict=True):
+        table.add_row(Text("██", style="rgb({},{},{})".format(*colour)), escape(name), percent(share))
     return table
 
 

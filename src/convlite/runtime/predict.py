@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data.pictures import SUFFIXES, in_threads, read
+from ..data.files import AHEAD, processors
+from ..data.jpeg import Pixels
+from ..data.pictures import SUFFIXES, read
 from ..errors import InputError
-from ..preprocess import Preprocess
-from ..train.metrics import as_evaluated, check_fit, device_of
+from .predictor import Named, Predictor
+from .segment import label, look
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A class for every pixel.
+
+    Arguments:
+        picture: uint8 (H, W, C), upright.
+        mask: the classes' numbers, uint8 (H, W).
+    """
+
+    picture: Pixels
+    mask: Pixels
+
+    def shares(self, classes: int) -> list[float]:
+        """Of each class, the share of the pixels."""
+        found: list[float] = (np.bincount(self.mask.ravel(), minlength=classes) / self.mask.size).tolist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -24,69 +49,51 @@ class Prediction:
 
     Arguments:
         file: its path.
-        classes: the likeliest with their probability, best first; empty where the file can't be read.
+        classes: the likeliest with their probability, or those of most pixels with their share, best first; empty
+            where the file can't be read.
         why_not: why it can't, in one phrase.
+        of_pixels: the numbers are shares of the picture, from a network that labels pixels.
+        labels: of such a network.
     """
 
     file: str
-    classes: tuple[tuple[str, float], ...] = ()
+    classes: Named = ()
     why_not: str | None = None
+    of_pixels: bool = False
+    labels: Labels | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, field by field."""
-        return asdict(self)
+        """Plain JSON types; the labels are left out."""
+        key = "share" if self.of_pixels else "probability"
+        classes = [{"name": name, key: value} for name, value in self.classes]
+        return {"file": self.file, "classes": classes, "why_not": self.why_not}
 
 
 def predict(
-    model: nn.Module,
-    paths: Iterable[str | Path],
-    preprocess: Preprocess,
-    classes: Sequence[str] | None = None,
-    *,
-    top: int = 5,
-    batch_size: int = 32,
+    found: Predictor, files: Sequence[str | Path], *, top: int = 5, batch_size: int = 16
 ) -> Iterator[Prediction]:
-    """Name what image files show; the network is left as it was.
+    """Name what image files show. The next ones are decoded meanwhile, in threads.
 
     Arguments:
-        paths: files, folders (every image in them) and patterns such as `photos/*.jpg`.
-        preprocess: how the network takes its pictures: `Data.preprocess`, or that of published weights.
-        classes: the names, in the order of the network's scores; "class 0" and so on where left out.
-        top: how many to name.
+        files: see `find_files`.
+        top: how many classes to name.
 
     Returns:
-        One prediction a file, in the order of `paths`, as they come.
+        One prediction a file, in order, as they come. A file that can't be read ends nothing: its prediction says
+        why.
 
     Raises:
-        InputError: no such file, no image in a folder, or a network that doesn't fit. A file that is
-            there but can't be read ends nothing: its prediction says why.
+        InputError: no class or no picture at a time is asked for.
     """
-    files = find_files(paths)
-    if top < 1:
-        raise InputError(f"The number of classes to name is 1 or more, not {top}.")
-    count = check_fit(model, preprocess.shape, None if classes is None else len(classes))
-    names = classes or [f"class {i}" for i in range(count)]
-    look = partial(read, how=preprocess)
-
-    def answers() -> Iterator[Prediction]:
-        for start in range(0, len(files), batch_size):
-            part = files[start : start + batch_size]
-            pictures = list(in_threads(look, part))
-            good = [picture for picture in pictures if isinstance(picture, Tensor)]
-            scores = iter(_probabilities(model, torch.stack(good), preprocess) if good else ())
-            for file, picture in zip(part, pictures, strict=True):
-                if isinstance(picture, str):
-                    yield Prediction(str(file), why_not=picture)
-                else:
-                    best = next(scores).topk(min(top, count))
-                    named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                    yield Prediction(str(file), tuple((names[i], p) for i, p in named))
-
-    return answers()
+    if top < 1 or batch_size < 1:
+        raise InputError(
+            f"The number of classes to name and of images at once is 1 or more, not {top}, {batch_size}."
+        )
+    return _labelled(found, files, top) if found.labels_pixels else _classified(found, files, top, batch_size)
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The files that paths, folders and patterns stand for.
+    """The files that paths, folders (every image in them) and patterns such as `photos/*.jpg` stand for.
 
     Raises:
         InputError: one stands for none.
@@ -111,7 +118,46 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _probabilities(model: nn.Module, pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    with as_evaluated(model), torch.no_grad():
-        inputs = preprocess.normalise(pixels.to(device_of(model)))
-        return model(inputs).float().softmax(1).cpu()  # (N, classes)
+def _classified(found: Predictor, files: Sequence[str | Path], top: int, batch_size: int) -> Iterator[Prediction]:
+    for part, pictures in _decoded(partial(read, how=found.how), files, batch_size):
+        good = [picture for picture in pictures if isinstance(picture, Tensor)]
+        scores = iter(found.scores(torch.stack(good)) if good else ())  # rows of (n, classes)
+        for file, picture in zip(part, pictures, strict=True):
+            if isinstance(picture, str):
+                yield Prediction(str(file), why_not=picture)
+            else:
+                yield Prediction(str(file), found.best(next(scores), top))
+
+
+def _labelled(found: Predictor, files: Sequence[str | Path], top: int) -> Iterator[Prediction]:
+    for (file,), (seen,) in _decoded(partial(look, how=found.how), files, 1):
+        if isinstance(seen, str):
+            yield Prediction(str(file), why_not=seen)
+        else:
+            labels = Labels(seen.picture, label(seen, found.scores))
+            each = labels.shares(len(found.classes))
+            order = [int(i) for i in np.argsort(each)[::-1][:top] if each[i] > 0]
+            named = tuple((found.classes[i], each[i]) for i in order)
+            yield Prediction(str(file), named, of_pixels=True, labels=labels)
+
+
+def _decoded(
+    decode: Callable[[Path], A], files: Sequence[str | Path], size: int
+) -> Iterator[tuple[Sequence[str | Path], list[A]]]:
+    """The files, so many at a time, and what became of them; the next ones are decoded meanwhile."""
+    waiting: deque[tuple[Sequence[str | Path], list[Future[A]]]] = deque()
+    pool = ThreadPoolExecutor(processors(), thread_name_prefix="decode")  # decoders let go of the interpreter lock
+    try:
+        for start in range(0, len(files), size):
+            part = files[start : start + size]
+            waiting.append((part, [pool.submit(decode, Path(file)) for file in part]))
+            if len(waiting) > AHEAD:
+                yield _done(waiting.popleft())
+        while waiting:
+            yield _done(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _done(part: tuple[Sequence[str | Path], list[Future[A]]]) -> tuple[Sequence[str | Path], list[A]]:
+    return part[0], [each.result() for each in part[1]]

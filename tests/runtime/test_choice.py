@@ -1,0 +1,131 @@
+"""The choice of an engine: never one that answers otherwise, measured once, plain torch for little work."""
+
+import copy
+import json
+
+import numpy as np
+import peers
+import pytest
+import torch
+from torch import nn
+
+from convlite.errors import InputError
+from convlite.preprocess import HALF, Preprocess
+from convlite.runtime import Session, choose, export, predictor
+from convlite.runtime.choice import memory
+
+# What torch's and ONNX's own code does is not ours to put right.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+    return peers.randomise_(nn.Sequential(*layers)).train()
+
+
+@pytest.fixture(scope="module")
+def file(net, tmp_path_factory):
+    how = Preprocess(SHAPE[1:], *HALF)
+    return export(
+        net, tmp_path_factory.mktemp("exported") / "net.onnx", SHAPE, preprocess=how, classes="abcde"
+    ).path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def scores(net, images):
+    """By the module in double precision, evaluated."""
+    exact = nn.Sequential(*net).double().eval()
+    with torch.no_grad():
+        found = exact(torch.from_numpy(images).double()).numpy()
+    net.float().train()
+    return found
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch", "torch-channels-last", "onnxruntime", "openvino"])
+def test_every_engine_answers_as_the_module_does(net, engine):
+    session = choose(net, SHAPE, engine=engine, threads=1)
+    images = np.random.default_rng(0).standard_normal((3, *SHAPE), dtype=np.float32)
+    expected = scores(net, images)
+    assert np.abs(session(images) - expected).max() < 1e-5 * np.abs(expected).max()
+    assert session.name == ("torch-channels-last" if engine == "auto" else engine)
+    assert net.training  # as it was
+    assert not memory().exists(), "for a handful nothing is measured"
+
+
+def test_much_work_is_measured_once(net, file, home, monkeypatch):
+    monkeypatch.setattr("convlite.runtime.choice.WORTH", 0)
+    for network in (net, file):
+        said = []
+        first = choose(network, SHAPE, count=1000, batch=4, threads=1, tell=said.append)
+        assert "Measured on 4 images at once" in said[-1] and first.name in said[-1]
+        again = choose(network, SHAPE, count=1000, batch=4, threads=1, tell=said.append)
+        assert (again.name, len(said)) == (first.name, 1)
+        images = np.random.default_rng(0).standard_normal((3, *SHAPE), dtype=np.float32)
+        assert np.abs(again(images) - scores(net, images)).max() < 1e-4
+    known = json.loads(memory().read_text())
+    assert len(known) == 2
+    memory().write_text("no JSON")
+    choose(net, SHAPE, count=1000, batch=4, threads=1, tell=said.append)
+    assert len(json.loads(memory().read_text())) == 1
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other[0].bias += 0.5
+    choose(other, SHAPE, count=1000, batch=4, threads=1, tell=said.append)
+    assert len(json.loads(memory().read_text())) == 2
+
+
+def test_what_answers_otherwise_or_fails_is_not_taken(net, monkeypatch):
+    from convlite.runtime import choice as module
+
+    real = module.open_engine
+
+    def odd(network, engine, *args, **kwargs):
+        if engine == "openvino":
+            raise InputError("it can't express this.")
+        session = real(network, engine, *args, **kwargs)
+        off = 0.01 if engine == "onnxruntime" else 0
+        return Session(session.name, session.precision, session.threads, lambda images: session(images) + off)
+
+    monkeypatch.setattr(module, "WORTH", 0)
+    monkeypatch.setattr(module, "open_engine", odd)
+    said = []
+    assert module.choose(net, SHAPE, count=1000, threads=1, tell=said.append).name == "torch-channels-last"
+    assert any("onnxruntime answers differently" in text for text in said)
+    assert any("openvino can't run this network: it can't express" in text for text in said)
+
+
+def test_a_home_that_can_t_be_written_to_is_no_hindrance(net, home, monkeypatch):
+    monkeypatch.setattr("convlite.runtime.choice.WORTH", 0)
+    (home / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "file"))
+    assert choose(net, SHAPE, count=1000, threads=1)(np.zeros((1, *SHAPE), np.float32)).shape == (1, 5)
+
+
+def test_an_exported_file_knows_its_pictures_and_classes(net, file):
+    found = predictor(file, threads=1)
+    assert (found.how, found.classes, found.labels_pixels) == (Preprocess((16, 16), *HALF), tuple("abcde"), False)
+    assert found.session.name == "onnxruntime"
+    pixels = torch.randint(0, 256, (3, *SHAPE), dtype=torch.uint8)
+    expected = predictor(net, found.how, found.classes).scores(pixels)
+    for engine in ("auto", "openvino"):
+        np.testing.assert_allclose(predictor(file, engine=engine).scores(pixels), expected, atol=1e-5)
+    with pytest.raises(InputError, match="torch reads"):
+        predictor(file, engine="torch")
