@@ -46,7 +46,7 @@ def lines(text):
 
 
 def test_a_line_a_picture(capsys, monkeypatch):
-    assert main("predict net in --json --jsonl a.jsonl".split()) == 0
+    assert main(["predict", "net", "in", "--json", "--jsonl", "a.jsonl"]) == 0
     printed = capsys.readouterr()
     expected = json.loads(printed.out)["predictions"]
     assert lines(Path("a.jsonl").read_text()) == expected
@@ -54,18 +54,18 @@ def test_a_line_a_picture(capsys, monkeypatch):
     assert "torch-channels-last, fp32" in printed.err and "1 of 4 files can't be read: in/3.png (" in printed.err
     for end in ("\n", "\0"):
         monkeypatch.setattr("sys.stdin", io.StringIO(end.join(one["file"] for one in expected) + end))
-        assert main("predict net - --jsonl -".split()) == 0
+        assert main(["predict", "net", "-", "--jsonl", "-"]) == 0
         assert lines(capsys.readouterr().out) == expected
 
 
 def test_a_list_on_stdin_may_name_files_that_are_not_there(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("in/gone.jpg\nin/1.jpg\n"))
-    assert main("predict net - --json".split()) == 0
+    assert main(["predict", "net", "-", "--json"]) == 0
     printed = capsys.readouterr()
     gone, there = json.loads(printed.out)["predictions"]
     assert "No such file" in gone["why_not"] and there["why_not"] is None and "gone.jpg" in printed.err
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert main("predict net -".split()) == 2
+    assert main(["predict", "net", "-"]) == 2
 
 
 def test_ctrl_c_leaves_whole_lines(capsys, monkeypatch):
@@ -80,13 +80,13 @@ def test_ctrl_c_leaves_whole_lines(capsys, monkeypatch):
             yield one
 
     monkeypatch.setattr(use, "answers", stopped)
-    assert main("predict net in --jsonl b.jsonl".split()) == 130
+    assert main(["predict", "net", "in", "--jsonl", "b.jsonl"]) == 130
     assert "2 of 4 pictures are answered" in capsys.readouterr().err
     assert [one["file"] for one in lines(Path("b.jsonl").read_text())] == ["in/1.jpg", "in/2.png"]
 
 
 def test_an_exported_file_answers_as_the_network_it_came_from(place, capsys):
-    assert main("export net --out net.pt2".split()) == 0
+    assert main(["export", "net", "--out", "net.pt2"]) == 0
     capsys.readouterr()
     answers = []
     for model in ("net", "net.pt2"):
@@ -97,7 +97,7 @@ def test_an_exported_file_answers_as_the_network_it_came_from(place, capsys):
 
 
 def test_labels_are_drawn_over_their_pictures(place, capsys):
-    assert main("predict dense in --overlay out --json".split()) == 0
+    assert main(["predict", "dense", "in", "--overlay", "out", "--json"]) == 0
     said = {one["file"]: one for one in json.loads(capsys.readouterr().out)["predictions"]}
     names = {str(path.relative_to(place / "out")) for path in (place / "out").rglob("*.png")}
     read = ("1.jpg", "2.png", "sub/1.png")
@@ -114,7 +114,7 @@ def test_labels_are_drawn_over_their_pictures(place, capsys):
         assert np.abs((np.asarray(picture.convert("RGB")) + coloured) / 2 - np.asarray(over)).max() <= 1
         best = said[f"in/{name}"]["classes"][0]
         assert best["share"] == pytest.approx((classes == ["sky", "road", "car"].index(best["name"])).mean())
-    assert main("predict dense in --overlay out".split()) == 0
+    assert main(["predict", "dense", "in", "--overlay", "out"]) == 0
     text = capsys.readouterr().out
     assert "share of pixels" in text and "of all pixels" in text and "road" in text
 

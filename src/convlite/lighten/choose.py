@@ -38,6 +38,7 @@ def choose(options: Mapping[str, Sequence[Option]], before: Uses, limits: Uses) 
     Raises:
         InputError: no choice fits; the message says the least that is possible.
     """
+    options = {path: _undominated(each, limits) for path, each in options.items()}
     ways = [(path, option) for path, each in options.items() for option in each]
     used = {name: np.array([uses(option.cost, option.ms)[name] for _, option in ways]) for name in limits}
     dense = {name: sum(uses(each[0].cost, each[0].ms)[name] for each in options.values()) for name in limits}
@@ -58,6 +59,19 @@ def choose(options: Mapping[str, Sequence[Option]], before: Uses, limits: Uses) 
             break
     picked = {path: option for (path, option), one in zip(ways, taken) if one}
     return Choice(picked, bound)
+
+
+def _undominated(each: Sequence[Option], limits: Uses) -> list[Option]:
+    """The dense option first, and those that no other beats in the error and in all that is limited."""
+    keys = [(*(uses(one.cost, one.ms)[name] for name in limits), one.error) for one in each]
+
+    def beaten(i: int) -> bool:
+        return any(
+            all(a <= b for a, b in zip(keys[j], keys[i])) and (keys[j] != keys[i] or j < i)
+            for j in range(len(each))
+        )
+
+    return [one for i, one in enumerate(each) if i == 0 or not beaten(i)]
 
 
 def _solve(

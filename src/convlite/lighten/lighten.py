@@ -61,5 +61,5 @@ def lighten(
                 shown.update(f"lighten: {text}")
 
         known = net if isinstance(net, Study) else study(net, () if images is None else images, seed=seed, say=say)
-        plan = known.plan(budget)
+        plan = known.plan(budget) if budget.latency_ms is None else known.plan_within(budget, say)
         return build(known, plan, distil=distil, augment=augment, seed=seed, watch=watch, say=say)

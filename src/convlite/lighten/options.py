@@ -1,4 +1,4 @@
-"""Everything that could stand in one layer's place, with what it costs and what it loses."""
+"""All that could stand in one layer's place, with what it costs and what it loses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .survey import Layer
 
 
 def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
-    """The dense convolution first, always, then every candidate that no other beats in both cost and error.
+    """The dense convolution first, then every candidate.
 
     Arguments:
         module: the dense convolution.
@@ -34,20 +34,4 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
         for kind in kinds:
             error = max(0.0, form.error(kind))
             options.append(Option(kind, layer.cost(kind), error * gain, error / energy))
-    return [
-        one
-        for i, one in enumerate(options)
-        if i == 0 or not any(_beats(other, one) or (_ties(other, one) and j < i) for j, other in enumerate(options))
-    ]
-
-
-def _key(option: Option) -> tuple[float, float, float]:
-    return option.cost.macs, option.cost.params, option.error
-
-
-def _beats(a: Option, b: Option) -> bool:
-    return _key(a) != _key(b) and all(x <= y for x, y in zip(_key(a), _key(b)))
-
-
-def _ties(a: Option, b: Option) -> bool:
-    return _key(a) == _key(b)
+    return options

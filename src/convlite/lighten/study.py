@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..kinds import Kind
+from ..models.surgery import replace_
 from .answers import Answers, answers
 from .calibrate import RIDGE, fitted
 from .choose import choose
 from .fit import Factors
 from .images import gather, split
+from .latency import layer_times, network_time
 from .observe import Observed, observe
 from .options import options_of
 from .plan import Budget, Left, Option, Plan, Step, total, uses
 from .survey import Survey, survey, unwrap
 
 FAST = torch.channels_last  # depthwise layers run several times faster so, on CPUs and tensor cores alike
+PLANS, NEAR = 5, 0.95  # plans measured for a latency, at most; and how near below it is near enough
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)  # shares of a frontier
 
 
@@ -38,6 +42,7 @@ class Study:
         known: all images, and the original's answers.
         sample, unseen: those that are fitted on, and those that are only measured on.
         seed: of all random choices so far.
+        ms: what the original takes for a batch, where options have been timed: see `timed`.
     """
 
     net: nn.Module
@@ -49,6 +54,7 @@ class Study:
     sample: Answers
     unseen: Answers
     seed: int
+    ms: float = 0.0
     _fits: dict[tuple[str, Kind], tuple[Factors, Tensor | None]] = field(default_factory=dict, repr=False)
 
     def plan(self, budget: Budget) -> Plan:
@@ -57,7 +63,9 @@ class Study:
         Raises:
             InputError: no plan meets the budget; the message says the least that one reaches.
         """
-        before = uses(self.survey.cost)
+        if budget.latency_ms is not None and not self.ms:
+            raise InputError("A latency can be planned for once the options are timed: take study.timed(budget).")
+        before = uses(self.survey.cost, self.ms)
         choice = choose(self.options, before, budget.limits(before))
         steps = [
             Step(path, one.kind, self.options[path][0].cost, one.cost, self._loss(path, one.kind), one.error)
@@ -71,8 +79,80 @@ class Study:
             if path not in replaced
         }
         left = (*self.survey.left, *(Left(path, reason) for path, reason in stay.items()))
-        cost = self.survey.cost
-        return Plan(tuple(steps), left, self.survey.input, cost, total(cost, steps), choice.bound)
+        cost, ms = self.survey.cost, None
+        if self.ms:
+            ms = self.ms, self.ms + sum(one.ms - self.options[path][0].ms for path, one in choice.options.items())
+        return Plan(tuple(steps), left, self.survey.input, cost, total(cost, steps), choice.bound, ms)
+
+    def timed(self, budget: Budget, say: Callable[[str], object] = lambda text: None) -> Study:
+        """The same with the milliseconds of every option on the budget's engine.
+
+        A layer alone takes another time than within a network, where layouts are kept and outputs stay in the
+        cache. So the times of layers are brought in proportion to what the whole network takes.
+
+        Raises:
+            InputError: the engine can't be used here, or can't express the network.
+        """
+        convs = {path: (layer.conv, layer.calls) for path, layer in self.survey.layers.items()}
+        whole = network_time(self.net, self.survey.input, budget)
+        ms = layer_times(self.options, convs, budget, say)
+        return self.with_times(ms, whole)
+
+    def plan_within(self, budget: Budget, say: Callable[[str], object] = lambda text: None) -> Plan:
+        """The plan for a budget with a latency, which the network that it leads to is measured to meet.
+
+        The times of layers add up to a network's only nearly. So the network of each plan is measured whole, and
+        before the next one the times of all light options are brought in proportion to what that showed.
+
+        Raises:
+            InputError: no plan meets the budget, or none was measured to meet the latency.
+        """
+        known, limit = (self if self.ms else self.timed(budget, say)), budget.latency_ms or 0.0
+        best, fastest = None, known.ms
+        for i in range(PLANS):
+            try:
+                plan = known.plan(budget)
+            except InputError:
+                if best is not None:
+                    break
+                raise
+            say(f"measuring plan {i + 1} on {budget.engine}")
+            light = replace_(copy.deepcopy(self.net).eval(), {step.path: step.kind for step in plan.steps})
+            ms = network_time(light, self.survey.input, budget)
+            fastest = min(fastest, ms)
+            if ms <= limit and (best is None or plan.error < best.error):
+                best = replace(plan, ms=(known.ms, ms))
+            if NEAR * limit <= ms <= limit or not plan.steps:
+                break
+            replaced = [step.path for step in plan.steps]
+            kept = known.ms - sum(known.options[path][0].ms for path in replaced)
+            promised = plan.ms[1] if plan.ms else ms
+            off = (ms - kept) / max(promised - kept, 1e-9)
+            known = known.rescaled(min(2.0, max(0.5, off)))
+        if best is None:
+            raise InputError(
+                f"No plan was measured to take {limit:.3g} ms: the fastest took {fastest:.3g}, the original "
+                f"{known.ms:.3g} on {budget.engine}: ask for more."
+            )
+        return best
+
+    def rescaled(self, off: float) -> Study:
+        """The same where every option but the dense ones takes `off` times as long."""
+        options = {
+            path: [each[0], *(replace(one, ms=one.ms * off) for one in each[1:])]
+            for path, each in self.options.items()
+        }
+        return replace(self, options=options)
+
+    def with_times(self, ms: Mapping[tuple[str, Kind | None], float], whole: float) -> Study:
+        """The same with these milliseconds of (path, kind), and of the whole network."""
+        dense = sum(ms[path, None] for path in self.options)
+        share = min(1.0, whole / dense) if dense else 1.0
+        options = {
+            path: [replace(one, ms=ms[path, one.kind] * share) for one in each]
+            for path, each in self.options.items()
+        }
+        return replace(self, options=options, ms=whole)
 
     def fit(self, path: str, kind: Kind) -> tuple[Factors, Tensor | None]:
         """The factors, and the bias, of a kind in a layer's place, in closed form."""

@@ -21,7 +21,8 @@ from ..files import read_json, write_json
 from ..train.metrics import as_evaluated, device_of
 from .bench import TOLERANCE
 from .engines import DEFAULT, ENGINES, Array, Session, open_engine, why_not
-from .export import export, read_exported
+from .export import export
+from .exported import read_exported
 from .optimise import optimise
 
 AUTO = "auto"

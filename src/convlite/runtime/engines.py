@@ -87,7 +87,7 @@ def open_engine(
         raise InputError(f"The engine {engine} can't be used: {reason}.")
     if precision not in PRECISIONS:
         raise InputError(f"There is no precision {precision!r}: give one of {', '.join(PRECISIONS)}.")
-    threads = _threads(threads)
+    threads = threads_of(threads)
     if isinstance(network, nn.Module):
         if not engine.startswith("torch"):
             raise InputError(f"{engine} runs exported files, not modules: export the network first.")
@@ -111,7 +111,8 @@ def load(path: Path, engine: str, precision: str, threads: int) -> Run:
     return (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
 
 
-def _threads(asked: int | None) -> int:
+def threads_of(asked: int | None) -> int:
+    """As many threads as asked for, or as there are cores; a warning where these are fewer."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if asked is None:
         return cores

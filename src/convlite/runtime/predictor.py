@@ -15,7 +15,8 @@ from ..preprocess import Preprocess
 from ..train.metrics import as_evaluated, device_of
 from .choice import AUTO, choose
 from .engines import Array, Session
-from .export import SUFFIXES, read_exported
+from .export import SUFFIXES
+from .exported import read_exported
 
 Named = tuple[tuple[str, float], ...]  # classes, each with a probability or a share of the pixels, best first
 

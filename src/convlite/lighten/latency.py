@@ -1,0 +1,125 @@
+"""Milliseconds: of every option in its layer's place, and of whole networks, on the engine that will run them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..analyse import measure
+from ..errors import InputError, need
+from ..kinds import Conv, Kind, Normal
+from ..runtime import export, open_engine, optimise, why_not
+from ..runtime.engines import load, threads_of
+from .plan import Budget, Option
+
+ROUNDS, SECONDS = 9, 0.05  # of a layer's timed runs, at most
+TOGETHER = 8  # layers timed in turn, so that each meets the same state of the machine
+OPSET = 17  # of the graphs of single layers
+
+
+def layer_times(
+    options: Mapping[str, Sequence[Option]],
+    convs: Mapping[str, tuple[Conv, int]],
+    budget: Budget,
+    say: Callable[[str], object] = lambda text: None,
+) -> dict[tuple[str, Kind | None], float]:
+    """Milliseconds of every option, over all calls of its layer, each alone on the budget's engine.
+
+    Layers of the same sizes are timed once.
+
+    Arguments:
+        convs: path → the dense convolution, and how often it runs for one image.
+
+    Raises:
+        InputError: the engine can't be used here.
+    """
+    if (reason := why_not(budget.engine)) is not None:
+        raise InputError(f"Latency can't be measured on {budget.engine}: {reason}.")
+    wanted = {(convs[path][0], option.kind) for path, each in options.items() for option in each}
+    keys = sorted(wanted, key=repr)
+    known: dict[tuple[Conv, Kind | None], float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, len(keys), TOGETHER):
+            say(f"timing layers on {budget.engine}, {start} of {len(keys)}")
+            some = keys[start : start + TOGETHER]
+            calls = {
+                str(i): _runs((kind or Normal()).layers(conv), budget, Path(folder))
+                for i, (conv, kind) in enumerate(some)
+            }
+            found = measure(calls, rounds=ROUNDS, seconds=SECONDS * len(some), minimum=3)
+            known |= {key: timing.median for key, timing in zip(some, found.values())}
+    return {
+        (path, option.kind): known[convs[path][0], option.kind] * convs[path][1]
+        for path, each in options.items()
+        for option in each
+    }
+
+
+def network_time(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> float:
+    """Milliseconds of a whole network for one batch on the budget's engine, in the form in which it is run.
+
+    Raises:
+        InputError: the engine can't be used here, or can't express the network.
+    """
+    images = np.random.default_rng(0).standard_normal((budget.batch, *shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        if budget.engine.startswith("torch"):
+            source: Any = optimise(net, torch.zeros(2, *shape))
+        else:
+            source = export(net, Path(folder) / "network.onnx", (shape[0], shape[1], shape[2])).path
+        session = open_engine(source, budget.engine, threads=budget.threads)
+        return measure({"net": partial(session, images)}, rounds=30, seconds=5).popitem()[1].median
+
+
+def _runs(chain: Sequence[Conv], budget: Budget, folder: Path) -> Callable[[], object]:
+    """What runs a chain of convolutions, and a ReLU after it as mostly, on a random input."""
+    first = chain[0]
+    images = np.random.default_rng(0).standard_normal((budget.batch, first.c, first.h, first.w), dtype=np.float32)
+    if budget.engine.startswith("torch"):
+        layer = nn.Sequential(*(conv.build() for conv in chain), nn.ReLU()).eval()
+        return partial(open_engine(layer, budget.engine, threads=budget.threads), images)
+    file = _graph(chain, budget.batch, folder / "layer.onnx")
+    return partial(load(file, budget.engine, "fp32", threads_of(budget.threads)), images)
+
+
+def _graph(chain: Sequence[Conv], batch: int, path: Path) -> Path:
+    """A file with the convolutions one after the other, of random weights."""
+    onnx = need("onnx", "ship")
+    make, tensor = onnx.helper, onnx.TensorProto.FLOAT
+    random = np.random.default_rng(0)
+    nodes, weights = [], []
+    for i, conv in enumerate(chain):
+        shape = (conv.m, conv.c // conv.groups, *conv.k)
+        weights.append(onnx.numpy_helper.from_array(random.standard_normal(shape, dtype=np.float32), f"w{i}"))
+        nodes.append(
+            make.make_node(
+                "Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], pads=_pads(conv), group=conv.groups,
+                strides=conv.stride, dilations=conv.dilation,
+            )
+        )  # fmt: skip
+    nodes.append(make.make_node("Relu", [f"x{len(chain)}"], ["y"]))
+    ends = [
+        make.make_tensor_value_info(name, tensor, (batch, channels, *size))
+        for name, channels, size in (
+            ("x0", chain[0].c, (chain[0].h, chain[0].w)),
+            ("y", chain[-1].m, chain[-1].out_size),
+        )
+    ]
+    graph = make.make_graph(nodes, "layer", ends[:1], ends[1:], weights)
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=8), path)
+    return path
+
+
+def _pads(conv: Conv) -> list[int]:
+    """ONNX wants those before, then those after; what stands in them costs the same."""
+    if conv.padding == "same":
+        extents = conv.extent(0), conv.extent(1)
+        return [*(extent // 2 for extent in extents), *(extent - extent // 2 for extent in extents)]
+    return [*conv.padding, *conv.padding]
