@@ -52,9 +52,12 @@ class Predictor:
 
     def best(self, scores: Array, top: int) -> Named:
         """The likeliest classes by an image's scores, (classes,)."""
-        shares = torch.from_numpy(scores).softmax(0)
-        found = shares.topk(min(top, len(self.classes)))
-        return tuple((self.classes[i], p) for i, p in zip(found.indices.tolist(), found.values.tolist()))
+        shares = np.exp(
+            scores.astype(np.float64) - scores.max()
+        )  # in numpy: torch's threads would wait for engines'
+        shares /= shares.sum()
+        order = np.argsort(-shares, kind="stable")[:top]
+        return tuple((self.classes[i], float(shares[i])) for i in order)
 
 
 def predictor(
