@@ -43,7 +43,7 @@ def choose(
     threads: int | None = None,
     tell: Callable[[str], object] = lambda text: None,
 ) -> Session:
-    """The network on an engine, in the precision of its weights.
+    """The network on an engine, in fp32; a quantised file in int8.
 
     "auto" runs `count` images in plain torch, or an exported file's own engine, where that is a matter of seconds.
     Otherwise it tries all that are installed for two seconds, keeps to those that answer alike, and remembers the
@@ -108,7 +108,8 @@ def _of_file(path: Path, threads: int | None) -> Ways:
     """The engines that read an exported file, its own first."""
     said = read_exported(path)
     names = sorted((name for name in ENGINES if path.suffix in ENGINES[name][1]), key=DEFAULT[path.suffix].__ne__)
-    return {name: partial(open_engine, path, name, said.precision, threads) for name in names}
+    precision = "int8" if said.precision == "int8" else "fp32"
+    return {name: partial(open_engine, path, name, precision, threads) for name in names}
 
 
 def _of(model: nn.Module, shape: tuple[int, int, int], folder: str, threads: int | None) -> Ways:
