@@ -137,6 +137,12 @@ BAD = [
     ("predict ready good/cats --jsonl missing/a.jsonl", "Can't write missing/a.jsonl"),
     ("predict ready good/cats --classes code.py", "are named"),
     ("predict nothing.onnx good/cats", "no exported network"),
+    ("serve saved", "does not say how it takes pictures"),
+    ("serve ready --port 99999", "convlite serve --help"),
+    ("serve ready --limit bodi=3", "did you mean body"),
+    ("serve ready --limit body=x", "is a number"),
+    ("serve ready --limit body=0", "above zero"),
+    ("serve ready --host 203.0.113.1", "choose others"),
 ]
 
 

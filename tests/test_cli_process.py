@@ -1,10 +1,19 @@
 """The command as a process of its own: what its streams and its exit code are."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from PIL import Image
+
+from convlite import create
+from convlite.models.saved import save
 
 COMMAND = [sys.executable, "-m", "convlite"]
 
@@ -54,3 +63,38 @@ def test_ctrl_c_ends_training_with_130_and_a_sentence(tmp_path):
     assert said.splitlines()[-1].startswith("convlite: Stopped")
     assert "the command convlite train --model resnet20" in said.splitlines()[-1]
     assert all(path.match("checkpoints/0*.safetensors") for path in tmp_path.rglob("*.*")), "no epoch was whole"
+
+
+def test_sigterm_ends_the_service_with_0(tmp_path):
+    about = {"preprocess": {"size": [32, 32], "channels": 3, "mean": [0.5] * 3, "std": [0.3] * 3}}
+    save(create("xception_small", num_classes=2, width=0.25, depth=1), tmp_path / "net", about)
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(file, "JPEG")
+    process = subprocess.Popen(
+        [*COMMAND, "serve", str(tmp_path / "net"), "--port", "0", "--engine", "torch"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+    try:
+        said = [process.stderr.readline(), process.stderr.readline()]
+        assert said[0].startswith("torch, fp32, "), said
+        address = said[1].split()[3].rstrip(";")
+        request = Request(address, file.getvalue(), {"Content-Type": "image/jpeg"})
+        with opened(request) as answer:
+            assert {one["name"] for one in json.load(answer)["classes"]} == {"class 0", "class 1"}
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+    finally:
+        process.kill()
+
+
+def opened(request, tries=50):
+    """The address is known a moment before it answers."""
+    for _ in range(tries):
+        try:
+            return urlopen(request, timeout=60)
+        except URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)
+    return urlopen(request, timeout=60)

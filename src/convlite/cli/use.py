@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -17,7 +18,7 @@ import typer
 from torch import nn
 
 from ..data.progress import track
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, nearest
 from ..files import check_writable, read_text, write_whole
 from ..preprocess import Preprocess
 from ..report import pictures, tables
@@ -25,8 +26,11 @@ from ..runtime import Labels, Prediction, find_files, predictor
 from ..runtime import predict as answers
 from ..runtime.choice import AUTO
 from ..runtime.engines import ENGINES
+from ..runtime.limits import Limits
 from ..runtime.predictor import is_exported
-from .model import find
+from ..runtime.serve import bind
+from ..runtime.serve import serve as run_service
+from .model import find, settings_of
 from .options import Device, Json, Like, Pretrained, Stopped, device_of, say, show
 from .shared import weights_of
 
@@ -142,6 +146,61 @@ def predict(
         _tell(f"{len(unread)} of {len(paths)} files can't be read: {_named(unread)}.")
 
 
+def serve(
+    model: Trained,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Pictures run at once, at most.")] = 8,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="MS", min=0, help="How long a picture waits for others to join it.")
+    ] = 2.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=VALUE",
+            help=f"What is taken at most: {', '.join(f'{k}={v:g}' for k, v in asdict(Limits()).items())}.",
+        ),
+    ] = None,
+    pretrained: Pretrained = None,
+    classes: Classes = None,
+    engine: Engine = AUTO,
+    threads: Threads = None,
+    device: Device = None,
+    like: Like = None,
+) -> None:
+    """Answer over HTTP what pictures show: POST a JPEG, PNG or WebP file to /predict, JSON comes back.
+
+    Pictures that wait are run together. /health and /metrics (for Prometheus) say how it goes, /docs how to ask.
+    SIGTERM or Ctrl-C stops it, after the requests under way.
+
+    Example: convlite serve a.onnx --port 8000
+
+    Example: curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:8000/predict?top=3'
+    """
+    limits = _limits(limit or ())
+    with bind(host, port) as door:  # what can be wrong with it is said before the long part
+        network, how, names = _network(model, pretrained, classes, device, engine, like)
+        found = predictor(
+            network, how, names, engine=engine, count=math.inf, batch=batch, threads=threads, tell=_tell
+        )
+        _tell(f"{found.session.name}, {found.session.precision}, {found.session.threads} threads")
+        run_service(found, model, door=door, batch=batch, wait=wait / 1e3, limits=limits, tell=_tell)
+
+
+def _limits(texts: Sequence[str]) -> Limits:
+    given = settings_of("--limit", "body=5000000", texts)
+    known = asdict(Limits())
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"There is no limit {name!r}; {nearest(name, known)}")
+        if not isinstance(value, int | float):
+            raise InputError(f"The limit {name} is a number, not {value!r}.")
+    return Limits(**given)
+
+
 def _paths(files: Sequence[str]) -> list[Path]:
     """The files that are meant; those of a list on stdin are taken as they stand there."""
     found: list[Path] = []
@@ -232,4 +291,4 @@ def _named(unread: Sequence[Prediction]) -> str:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - stdout is for answers
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - stdout is for answers

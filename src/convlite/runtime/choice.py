@@ -27,7 +27,7 @@ from .optimise import optimise
 
 AUTO = "auto"
 CANDIDATES = ("torch-channels-last", "onnxruntime", "openvino")  # torch-compile takes longer than it mostly saves
-WORTH = 20.0  # seconds of work from which on a few spent on exporting and measuring come back
+WORTH = 60.0  # seconds of work from which on the time for exporting and measuring comes back
 HANDFUL = 4  # images that are run without asking how long one takes
 REMEMBERED = 200  # choices, the newest
 Ways = Mapping[str, Callable[[], Session]]
