@@ -204,6 +204,18 @@ def test_what_lighten_says_evaluate_finds_to_the_last_image(ask, small, pictures
     torch.testing.assert_close(again(x), load(out)(x))
 
 
+def test_the_frontier_is_measured_and_drawn(ask, small, pictures, tmp_path):
+    answer = ask("lighten", small, "--frontier", "--images", 20, "--data", pictures, "--out", tmp_path / "curve")
+    kept = [point["macs_kept"] for point in answer["points"]]
+    assert len(kept) > 3 and kept == sorted(kept, reverse=True) and kept[0] <= 0.9
+    assert all(0 <= point["score"] <= 1 for point in answer["points"])
+    assert json.loads((tmp_path / "curve" / "frontier.json").read_text()) == {
+        key: answer[key] for key in ("model", "data", "score", "dense", "points")
+    }
+    with Image.open(tmp_path / "curve" / "frontier.png") as picture:
+        assert picture.size == (720, 400)
+
+
 def test_a_network_of_ones_own_is_lightened_and_read_back(ask, read, tiny, pictures, tmp_path):
     model, out = f"{tiny}:net", tmp_path / "light"
     text = read("lighten", model, "--params", 0.6, "--distil", 1, "--data", pictures, "--out", out)

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import data as datasets
+from ..data.progress import track
 from ..demo import demo as run_demo
 from ..errors import InputError
-from ..files import check_writable, write_text
-from ..lighten import Budget
+from ..files import check_writable, write_json, write_text, write_whole
+from ..lighten import Budget, build, study
 from ..lighten import lighten as make_light
 from ..models.saved import save
-from ..report import tables
-from ..train import Recipe, augmentation
-from ..train import evaluate as measure
+from ..report import pictures, tables
+from ..train import Recipe, Score, SegmentScore, augmentation, task_of
 from ..train.seeds import derive
 from .model import about_of, find
 from .options import (
@@ -48,6 +48,29 @@ def lighten(
     params: Annotated[
         float | None, typer.Option("--params", metavar="SHARE", help="Parameters to keep, in (0, 1].")
     ] = None,
+    size_mb: Annotated[
+        float | None, typer.Option("--size-mb", metavar="MB", help="Megabytes that its parameters may take.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-ms", metavar="MS", help="Milliseconds that a batch may take, measured on --engine."
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="Where the latency is measured.")
+    ] = "onnxruntime",
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once, for the latency.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="For the latency; one a core.")
+    ] = None,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="In place of one network, what each of many budgets would give.")
+    ] = False,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", metavar="N", min=2, help="How many pictures to look at; 16,384 at most."),
+    ] = None,
     distil: Annotated[
         int,
         typer.Option("--distil", metavar="N", min=0, help="Epochs of distillation at the end; no labels are used."),
@@ -66,8 +89,15 @@ def lighten(
     It takes pictures of the training part without their labels, and is measured on those held out.
 
     Example: convlite lighten runs/a --macs 0.4 --data digits --out runs/a-light
+
+    Example: convlite lighten runs/a --latency-ms 5 --engine openvino --data digits --out runs/a-fast
+
+    Example: convlite lighten runs/a --frontier --data digits --out runs/a-curve
     """
-    budget = Budget(macs=macs, params=params)
+    limits = {"macs": macs, "params": params, "size_mb": size_mb, "latency_ms": latency_ms}
+    if frontier and any(limit is not None for limit in limits.values()):
+        raise InputError("--frontier goes through many budgets: leave --macs and the others out.")
+    budget = None if frontier else Budget(**limits, engine=engine, batch=batch, threads=threads)
     if out.resolve() == Path(model).resolve():
         raise InputError(f"--out {out} is the folder of the network itself: give another, so that both stay.")
     weights = weights_of(pretrained)
@@ -77,21 +107,25 @@ def lighten(
     )
     net = found.net.to(device_of(device))
     check_writable(out)  # before the long part, and after all that can be wrong with what was given
-    dense = measure(net, loaded.test, loaded)
+    if budget is None:
+        _frontier(net, loaded, out, model, seed, images, as_json)
+        return
+    dense = _measured(net, loaded)
     light = make_light(
         net,
-        _pictures(loaded, seed),
+        _pictures(loaded, seed, images),
         budget,
         distil=distil,
         augment=_augmentation(found.about, loaded),
         seed=seed,
-        watch=lambda each: measure(each, loaded.test, loaded, progress=False).top1,
+        watch=lambda each: _measured(each, loaded, progress=False).headline,
         progress=True,
     )
-    score = measure(light.model, loaded.test, loaded)
+    score = _measured(light.model, loaded)
     sides = {"dense": side(net, loaded, dense), "light": side(light.model, loaded, score)}
     about = {
         "classes": list(loaded.classes), "preprocess": loaded.preprocess.to_dict(), "metrics": score.to_dict(),
+        **({} if loaded.ignore is None else {"ignore": loaded.ignore}),
         "lightened": {"from": model, "data": data, "record": light.record.to_dict()},
     }  # fmt: skip
     save(light.model, out, about)
@@ -104,6 +138,35 @@ def lighten(
         answer, as_json, tables.plan(light.plan), tables.record(light.record), tables.side_by_side(sides),
         next_command("evaluate", out, data),
     )  # fmt: skip
+
+
+def _frontier(
+    net: nn.Module, data: datasets.Data, out: Path, model: str, seed: int, images: int | None, as_json: bool
+) -> None:
+    """From one study the light network of every budget, measured; nothing but the figures is kept."""
+    known = study(net, _pictures(data, seed, images), seed=seed)
+    points: list[dict[str, Any]] = []
+    plans = known.frontier()
+    for plan in track(plans, len(plans), "lightening"):
+        light = build(known, plan, seed=seed)
+        points.append({
+            "macs": plan.after.macs, "macs_kept": plan.after.macs / plan.before.macs,
+            "params": plan.after.params, "params_kept": plan.after.params / plan.before.params,
+            "error": light.record.stages[-1].error, "score": _measured(light.model, data, progress=False).headline,
+            "plan": plan.to_dict(),
+        })  # fmt: skip
+    score = "accuracy" if data.ignore is None else "mIoU"
+    dense = _measured(net, data).headline
+    answer = {"model": model, "data": data.source, "score": score, "dense": dense, "points": points}
+    write_json(out / "frontier.json", answer)
+    shares, scores = [1.0, *(p["macs_kept"] for p in points)], [dense, *(p["score"] for p in points)]
+    picture = pictures.frontier(shares, scores, "MACs kept", score)
+    write_whole(out / "frontier.png", lambda file: file.write_bytes(picture))
+    show(answer, as_json, tables.frontier(points, score), f"Written to {out}: frontier.json, frontier.png")
+
+
+def _measured(net: nn.Module, data: datasets.Data, progress: bool = True) -> Score | SegmentScore:
+    return task_of(data).measure(net, data.test, data, progress=progress)
 
 
 def demo(
@@ -122,9 +185,10 @@ def demo(
         show(figures, True)
 
 
-def _pictures(data: datasets.Data, seed: int, batch: int = 256) -> Iterator[Tensor]:
+def _pictures(data: datasets.Data, seed: int, count: int | None = None, batch: int = 256) -> Iterator[Tensor]:
     """The training part as a network takes it, (N, C, H, W) at a time, in random order: files come by class."""
     images, order = datasets.in_random_order(data.train, derive(seed, "calibration"))
+    order = order[:count]
     return (data.normalise(part.pixels) for part in images.parts(order.split(batch)))
 
 

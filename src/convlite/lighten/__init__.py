@@ -1,6 +1,7 @@
 """Turning a trained network into a light one."""
 
 from .apply import apply
+from .build import build
 from .decompose import decompose
 from .lighten import lighten
 from .plan import Budget, Left, Plan, Step
@@ -17,6 +18,7 @@ __all__ = [
     "Step",
     "Study",
     "apply",
+    "build",
     "decompose",
     "lighten",
     "study",

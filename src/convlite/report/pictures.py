@@ -128,8 +128,23 @@ def _coloured(found: Labels) -> Any:
     return image
 
 
-def _panel(draw: Any, box: tuple[int, int, int, int], title: str, lines: Sequence[Line]) -> None:
-    """Lines over 1, 2, ... in a frame, with a grid of round numbers."""
+def frontier(costs: Sequence[float], scores: Sequence[float], of: str, score: str) -> bytes:
+    """How good light networks are, by the share that they cost of the original, the largest first."""
+    image, draw = _canvas(720, 400)
+    names = [f"{cost:.0%}" for cost in costs]
+    _panel(draw, (70, 40, 690, 350), score, [("light", BLUE, scores)], of, names)
+    return _png(image)
+
+
+def _panel(
+    draw: Any,
+    box: tuple[int, int, int, int],
+    title: str,
+    lines: Sequence[Line],
+    axis: str = "epoch",
+    names: Sequence[str] | None = None,
+) -> None:
+    """Lines over 1, 2, ... (or the names of these) in a frame, with a grid of round numbers."""
     left, top, right, bottom = box
     values = [v for _, _, line in lines for v in line if v is not None]
     count = len(lines[0][2])
@@ -144,9 +159,10 @@ def _panel(draw: Any, box: tuple[int, int, int, int], title: str, lines: Sequenc
         y = place(0, mark)[1]
         draw.line((left, y, right, y), fill=LIGHT)
         draw.text((left - 6, y), f"{mark:.6g}", GREY, _font(12), anchor="rm")
-    for i in sorted({round(k * (count - 1) / 5) for k in range(6)}):
-        draw.text((place(i, low)[0], bottom + 6), str(i + 1), GREY, _font(12), anchor="mt")
-    draw.text(((left + right) / 2, bottom + 24), "epoch", GREY, _font(12), anchor="mt")
+    ticks = 5 if names is None else max(1, count - 1)
+    for i in sorted({round(k * (count - 1) / ticks) for k in range(ticks + 1)}):
+        draw.text((place(i, low)[0], bottom + 6), names[i] if names else str(i + 1), GREY, _font(12), anchor="mt")
+    draw.text(((left + right) / 2, bottom + 24), axis, GREY, _font(12), anchor="mt")
     draw.text((left, top - 12), title, BLACK, _font(15), anchor="lb")
     x = right
     for name, colour, line in reversed(lines):

@@ -81,7 +81,21 @@ def plan(found: Plan) -> RenderableType:
             percent(step.after.params / step.before.params, 0),
             f"{step.layer_error:.1g}",
         )
-    return Group(table, *_left(found.left))
+    proof = (
+        f"Predicted error of the outputs: {found.error:.2g}; no plan in the budget goes below {found.bound:.2g}."
+    )
+    return Group(table, Text(proof), *_left(found.left))
+
+
+def frontier(found: Iterable[Mapping[str, Any]], score: str) -> RenderableType:
+    """Light networks by what they cost: shares kept, the outputs' error, and the score."""
+    table = plain_table(">MACs", ">kept", ">params", ">kept", ">output error", f">{score}")
+    for one in found:
+        table.add_row(
+            short(one["macs"]), percent(one["macs_kept"]), short(one["params"]), percent(one["params_kept"]),
+            f"{one['error']:.2g}", percent(one["score"], 2),
+        )  # fmt: skip
+    return table
 
 
 def record(found: Record) -> RenderableType:
@@ -97,8 +111,8 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     """Networks in columns, the first the original.
 
     Arguments:
-        sides: name → {"params", "macs", "accuracy", "correct", "count"}, and where measured
-            "milliseconds": {images at once: a timing}.
+        sides: name → {"params", "macs", "accuracy", "correct", "count"}, of networks that label pixels "miou" in
+            the place of the last two, and where measured "milliseconds": {images at once: a timing}.
     """
     first = next(iter(sides.values()))
     table = plain_table("", *(f">{name}" for name in sides))
@@ -108,8 +122,11 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
             share = "" if one is first else f" ({percent(one[key] / first[key])})" if first[key] else ""
             cells.append(exact(one[key]) + share)
         table.add_row(label, *cells)
+    if "miou" in first:
+        table.add_row("mIoU", *(percent(one["miou"], 2) for one in sides.values()))
     table.add_row("accuracy", *(percent(one["accuracy"], 2) for one in sides.values()))
-    table.add_row("answered right", *(f"{one['correct']:,} of {one['count']:,}" for one in sides.values()))
+    if "correct" in first:
+        table.add_row("answered right", *(f"{one['correct']:,} of {one['count']:,}" for one in sides.values()))
     for batch, base in first.get("milliseconds", {}).items():
         cells = []
         for one in sides.values():
