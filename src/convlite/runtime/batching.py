@@ -29,7 +29,7 @@ class Batcher:
     Arguments:
         run: from images (N, C, H, W) to answers (N, ...).
         size: images at most in a batch. It is not filled up with others where there are fewer: engines take a time
-            in proportion (`python benchmarks/serve.py --sizes`).
+            in proportion (`python benchmarks/serve.py a.onnx photos.tar --sizes`).
         wait: seconds that the first image of a batch waits for others, at most.
         seen: gets the size of each batch that is run.
     """
