@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..analyse import measure
-from ..analyse.latency import machine
+from ..analyse.latency import machine, using
 from ..errors import InputError, RunError, nearest
 from ..files import read_json, write_json
 from ..train.metrics import as_evaluated, device_of
@@ -67,7 +67,7 @@ def choose(
         if isinstance(network, Path):
             plain = ways[next((name for name in ways if why_not(name) is None), next(iter(ways)))]()
         else:
-            plain = unchanged(network)
+            plain = unchanged(network, threads)
             if device_of(network).type != "cpu":
                 return plain
         if count <= HANDFUL:
@@ -86,17 +86,17 @@ def choose(
         return _fastest({name: ways[name] for name in others}, plain, images, key, tell)
 
 
-def unchanged(model: nn.Module) -> Session:
+def unchanged(model: nn.Module, threads: int | None = None) -> Session:
     """A module as it is and where it is, channels last: nothing is copied or compiled, so it answers at once."""
     device = device_of(model)
 
     def run(images: Array) -> Array:
-        with as_evaluated(model), torch.no_grad():
+        with as_evaluated(model), torch.no_grad(), using(threads):
             x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
             return model(x).float().cpu().numpy()
 
     name = "torch-channels-last" if device.type == "cpu" else f"torch on {device}"
-    return Session(name, "fp32", torch.get_num_threads(), run)
+    return Session(name, "fp32", threads or torch.get_num_threads(), run)
 
 
 def memory() -> Path:
