@@ -29,6 +29,7 @@ AUTO = "auto"
 CANDIDATES = ("torch-channels-last", "onnxruntime", "openvino")  # torch-compile takes longer than it mostly saves
 WORTH = 60.0  # seconds of work from which on the time for exporting and measuring comes back
 HANDFUL = 4  # images that are run without asking how long one takes
+TURN = 0.2  # seconds that a turn of an engine takes, about, while they are measured
 REMEMBERED = 200  # choices, the newest
 Ways = Mapping[str, Callable[[], Session]]
 
@@ -65,7 +66,9 @@ def choose(
                 raise InputError(f"There is no engine {engine!r}; {nearest(engine, (AUTO, *ENGINES))}")
             return ways[engine]() if engine in ways else open_engine(network, engine, threads=threads)
         if isinstance(network, Path):
-            plain = ways[next((name for name in ways if why_not(name) is None), next(iter(ways)))]()
+            own = next((name for name in ways if why_not(name) is None), next(iter(ways)))
+            plain = ways[own]()
+            ways = {**ways, own: lambda: plain}
         else:
             plain = unchanged(network, threads)
             if device_of(network).type != "cpu":
@@ -74,7 +77,10 @@ def choose(
             return plain
         images = np.random.default_rng(0).standard_normal((int(min(batch, count)), *shape), dtype=np.float32)
         others = [name for name in CANDIDATES if name in ways and why_not(name) is None]
-        if others in ([], [plain.name]) or _seconds(plain, images) * count / len(images) < WORTH:
+        if others in ([], [plain.name]):
+            return plain
+        took = _seconds(plain, images)
+        if took * count / len(images) < WORTH:
             return plain
         key = _key(network, images.shape, plain.threads)
         known = _remembered().get(key)
@@ -83,7 +89,8 @@ def choose(
                 return ways[known]()
             except (InputError, RunError) as error:
                 tell(f"{known}, the fastest here before, can't be used any more: {error}")
-        return _fastest({name: ways[name] for name in others}, plain, images, key, tell)
+        few = images[: max(1, int(len(images) * TURN / took))]
+        return _fastest({name: ways[name] for name in others}, plain, few, key, tell)
 
 
 def unchanged(model: nn.Module, threads: int | None = None) -> Session:
@@ -145,7 +152,7 @@ def _fastest(ways: Ways, plain: Session, images: Array, key: str, tell: Callable
             tell(f"{name} answers differently by {off:.1e} of the largest score, and is left out.")
     if not fit:
         return plain
-    found = measure({n: partial(s, images) for n, s in fit.items()}, warmup=2, seconds=2.0, minimum=3)
+    found = measure({n: partial(s, images) for n, s in fit.items()}, warmup=1, seconds=2.0, minimum=3)
     order = sorted(found, key=lambda name: found[name].median)
     times = ", ".join(f"{name} {found[name].median:.3g} ms" for name in order)
     tell(f"Measured on {len(images)} images at once: {times}.")
