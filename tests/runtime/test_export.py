@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import peers
 import pytest
 import torch
@@ -19,7 +20,8 @@ from convlite.errors import InputError, RunError
 from convlite.nn import SeparableConv2d
 from convlite.preprocess import HALF, Preprocess
 from convlite.runtime import export, open_engine, optimise, read_exported, why_not
-from convlite.runtime.engines import DEFAULT
+from convlite.runtime.engines import DEFAULT, load
+from convlite.runtime.export import SUFFIXES
 from convlite.runtime.optimise import difference
 
 # What torch's and ONNX's own code does is not ours to put right.
@@ -162,6 +164,18 @@ def test_moved_elsewhere_it_needs_no_convlite(net, files, tmp_path):
         torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), net(images), rtol=1e-4, atol=1e-5)
 
 
+def test_any_size_is_promised_where_it_holds(tmp_path):
+    """Torch's exporter writes adaptive pooling to several pixels for the size that it saw."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 2)).eval()
+    made = {to: export(net, tmp_path / f"a{SUFFIXES[to]}", (3, 12, 12), to=to) for to in ("onnx", "pt2")}
+    assert made["onnx"].shape == (None, 3, 12, 12)
+    assert made["pt2"].shape == (None, 3, None, None)
+    images = torch.randn(3, 3, 20, 31)
+    found = open_engine(made["pt2"].path, "torch", threads=1)(images.numpy())
+    with torch.no_grad():
+        assert difference(net(images), torch.from_numpy(found)) < 1e-5
+
+
 class Moody(nn.Module):
     """Answers otherwise when traced."""
 
@@ -220,6 +234,18 @@ def test_what_is_refused(net, files, tmp_path):
         open_engine(net, "torch", threads=4096)
     with pytest.raises(InputError, match="float32 images"):
         open_engine(net, "torch")(np.zeros((1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_what_an_engine_cant_run(files, tmp_path, engine):
+    """The engine's own reason, in a sentence."""
+    with pytest.raises(InputError, match=rf"{engine} can't run net\.onnx on images \(1, 5, 32, 32\): "):
+        open_engine(files[".onnx"].path, engine, threads=1)(np.zeros((1, 5, 32, 32), np.float32))
+    graph = onnx.load(files[".onnx"].path)
+    next(node for node in graph.graph.node if node.op_type == "Gemm").op_type = "Unheard"
+    onnx.save(graph, tmp_path / "net.onnx")
+    with pytest.raises(InputError, match=rf"{engine} can't run net\.onnx: .*Unheard"):
+        load(tmp_path / "net.onnx", engine, "fp32", 1)
 
 
 @pytest.mark.parametrize(

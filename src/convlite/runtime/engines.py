@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib.util
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ ENGINES = {  # the package that each needs, and the files it reads; the torch en
     "onnxruntime": ("onnxruntime", (".onnx",)),
     "openvino": ("openvino", (".onnx", ".xml")),
 }
+_PLACE = re.compile(r"(Exception from|Check '[^']*' failed at) \S+:\d+:\s*")  # where in OpenVINO's sources
 DEFAULT = {".pt2": "torch", ".onnx": "onnxruntime", ".xml": "openvino"}
 
 
@@ -160,25 +162,42 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
     if precision == "bf16":
         raise InputError("onnxruntime has no bf16 on processors: use openvino, or ask for fp32.")
     runtime = need("onnxruntime", "ship")
+    names = "Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException"
+    errors = tuple(getattr(runtime.capi.onnxruntime_pybind11_state, name) for name in names)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.force_spinning_stop", "1"
-    )  # its threads leave the cores when it is done
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what goes wrong is raised too
+    with _said("onnxruntime", path, errors):
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (name,), (output,) = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
-    return lambda images: session.run([output], {name: images})[0]
+
+    def run(images: Array) -> Array:
+        with _said("onnxruntime", path, errors, images.shape):
+            return session.run([output], {name: images})[0]
+
+    return run
+
+
+@contextlib.contextmanager
+def _said(engine: str, path: Path, errors: Any, given: tuple[int, ...] | None = None) -> Iterator[None]:
+    """An engine's own error, which names the operation, as ours."""
+    try:
+        yield
+    except errors as error:
+        what = path.name if given is None else f"{path.name} on images {given}"
+        reason = _PLACE.sub("", " ".join(str(error).split()))[:300]
+        raise InputError(f"{engine} can't run {what}: {reason}") from error
 
 
 def _openvino(path: Path, precision: str, threads: int) -> Run:
     openvino = need("openvino", "ship")
     kind = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]  # int8: of what is not quantised
-    compiled = openvino.Core().compile_model(
-        path,
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
-    )
+    with _said("openvino", path, RuntimeError):
+        compiled = openvino.Core().compile_model(
+            path,
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
+        )
     used = compiled.get_property("INFERENCE_PRECISION_HINT")
     if used != getattr(openvino.Type, kind):
         raise InputError(
@@ -187,7 +206,8 @@ def _openvino(path: Path, precision: str, threads: int) -> Run:
     request = compiled.create_infer_request()
 
     def run(images: Array) -> Array:
-        result: Any = request.infer([images], share_inputs=True)
+        with _said("openvino", path, RuntimeError, images.shape):
+            result: Any = request.infer([images], share_inputs=True)
         return next(iter(result.values())).copy()
 
     return run

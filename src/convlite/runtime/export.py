@@ -71,19 +71,21 @@ def export(
     light = optimise(copy.deepcopy(model).cpu(), example)
     if precision in ("fp16", "bf16"):
         rounded_(light, precision)
-    program = _program(light.to(memory_format=torch.contiguous_format), example)  # type: ignore[call-overload]
-    about = Exported(path, _shape(program), precision, preprocess, tuple(classes))
+    light.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory() as folder:  # what fails leaves an older file as it was
-        trial = replace(about, path=Path(folder) / path.name)
-        if calibration is not None:
-            graph, cost = quantise(_onnx(program), calibration, partial(_tried, trial.path))
-            _save(graph, trial.path)
-            trial, about = replace(trial, quantised=cost), replace(about, quantised=cost)
-        elif to == "pt2":
-            torch.export.save(program, trial.path)
+        file, cost = Path(folder) / path.name, None
+        if to == "pt2":
+            program = _program(light, example)
+            torch.export.save(program, file)
         else:
-            graph = _onnx(program)
-            _save(graph if precision == "fp32" else halve(graph, precision), trial.path)
+            program, graph = _portable(light, example, file)
+            if calibration is not None:
+                graph, cost = quantise(graph, calibration, partial(_tried, file))
+            elif precision != "fp32":
+                graph = halve(graph, precision)
+            _save(graph, file)
+        about = Exported(path, _shape(program), precision, preprocess, tuple(classes), cost)
+        trial = replace(about, path=file)
         write_json(trial.about, trial.to_dict())
         _check(light, example, trial)
         for file in (*reversed(trial.files), trial.about):  # weights before the structure that names them
@@ -110,9 +112,33 @@ def _calibration(
     return given
 
 
-def _program(light: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def _portable(light: nn.Module, example: Tensor, file: Path) -> tuple[torch.export.ExportedProgram, Any]:
+    """Traced, and as an ONNX model: for any size, if that answers as the network does at another than it saw.
+
+    Torch writes some operations, such as adaptive pooling to several pixels, for the size that it saw.
+    """
+    program = _program(light, example)
+    graph = _onnx(program)
+    if None not in _shape(program)[2:]:
+        return program, graph
+    n, channels, height, width = example.shape
+    other = torch.randn(n, channels, height + 32, width + 64, generator=torch.Generator().manual_seed(1))
+    try:
+        with torch.no_grad():
+            expected = light(other)
+        if difference(expected, torch.from_numpy(_tried(file, graph)(other.numpy()))) <= _TOLERANCE:
+            return program, graph
+    except (RuntimeError, InputError):  # the network can't take that size, or the file can't
+        pass
+    program = _program(light, example, any_size=False)
+    return program, _onnx(program)
+
+
+def _program(light: nn.Module, example: Tensor, any_size: bool = True) -> torch.export.ExportedProgram:
     """Traced for any batch and size; a network that fixes one of them has it fixed."""
-    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    dynamic = {0: torch.export.Dim.DYNAMIC}
+    if any_size:
+        dynamic |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     try:
         with _quiet():
             return torch.export.export(light, (example,), dynamic_shapes=(dynamic,))

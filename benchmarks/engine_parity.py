@@ -1,0 +1,81 @@
+"""How far each engine's scores lie from the network's own, for every family as published and with separable layers.
+
+    OMP_NUM_THREADS=1 python benchmarks/engine_parity.py [FAMILY ...] [--json FILE]
+
+The figure is the largest difference of a score from the same network in float64, relative to the largest score,
+over one image, eight, and two of a second size where the file takes any. The weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import warnings
+from pathlib import Path
+
+import networks  # noqa: F401 - it finds the tests' helpers
+import peers
+import torch
+from torch import nn
+
+import convlite as cl
+from convlite.kinds import Kind, Separable
+from convlite.models import FAMILIES
+from convlite.runtime import export, open_engine
+from convlite.runtime.optimise import difference
+
+ENGINES = {
+    "torch": None, "torch-channels-last": None, "torch.pt2": ".pt2", "onnxruntime": ".onnx", "openvino": ".onnx",
+    "openvino.xml": ".xml",
+}  # fmt: skip
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "pt2"}
+BOUND = 1e-4
+
+
+def main() -> None:
+    """Print a row for each family and kind of convolution."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", default=list(FAMILIES))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    found = {}
+    print(f"{'':<34}" + "".join(f"{name:>21}" for name in ENGINES))
+    for name in given.families:
+        kinds: dict[str, Kind | None] = {"": None, ", separable": Separable()}
+        for label, kind in kinds.items():
+            net = cl.create(name, conv=kind)
+            if kind is None or net.placed:
+                torch.manual_seed(0)
+                row = found[name + label] = errors(peers.randomise_(net).eval(), FAMILIES[name].input)
+                marked = (f"{error:.1e}{' !' if error > BOUND else '  '}" for error in row.values())
+                print(f"{name + label:<34}" + "".join(f"{text:>21}" for text in marked), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def errors(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
+    """The worst of each engine."""
+    images = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in (1, 8)]
+    exact = copy.deepcopy(net).double()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        files = {end: export(net, Path(folder) / f"net{end}", shape, to=to) for end, to in FORMATS.items()}
+        if None not in files[".onnx"].shape[2:]:
+            sizes = images
+        else:
+            channels, height, width = shape
+            sizes = [*images, torch.randn(2, channels, height + 32, width + 64)]
+        expected = [exact(x.double()) for x in sizes]
+        found = {}
+        for engine, end in ENGINES.items():
+            source = net if end is None else files[end].path
+            session = open_engine(source, engine.partition(".")[0], threads=torch.get_num_threads())
+            given = [torch.from_numpy(session(x.numpy())) for x in sizes]
+            found[engine] = max(difference(one, other) for one, other in zip(expected, given))
+    return found
+
+
+if __name__ == "__main__":
+    main()
