@@ -33,7 +33,7 @@ from convlite.errors import ConvliteError
 from convlite.runtime import ENGINES, export, open_engine, optimise
 
 SHAPE = 3, 299, 299
-FITTED = 32  # images for int8
+FITTED = 16  # images for int8
 Way = tuple[str, str, str]  # whose, on what, precision
 Call = Callable[[np.ndarray], Any]
 
