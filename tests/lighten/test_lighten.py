@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import convlite as cl
 from convlite.errors import InputError, RunError
 from convlite.lighten import Left, decompose
+from convlite.lighten.distil import blocks_of
 from convlite.lighten.observe import observe
 from convlite.lighten.survey import survey
 
@@ -266,3 +268,16 @@ def test_a_plan_for_another_network_is_refused(light):
 
 def test_left_is_a_value():
     assert Left("a", "b") == Left("a", "b")
+
+
+def test_blocks_are_the_largest_modules_with_few_replaced_layers():
+    stages = [f"stage{i}.block{j}.branch.conv{k}" for i in (1, 2) for j in (1, 2, 3) for k in (1, 2)]
+    assert blocks_of(stages) == [f"stage{i}.block{j}" for i in (1, 2) for j in (1, 2, 3)]
+    assert blocks_of([f"features.{i}" for i in range(13)]) == [f"features.{i}" for i in range(13)]
+    assert blocks_of(["", "a.b", "a.c"]) == ["", "a"]
+
+
+def test_blocks_that_run_twice_or_give_no_tensor_are_compared_too(images):
+    torch.manual_seed(7)
+    light = cl.lighten(Awkward().eval(), images, cl.Budget(macs=0.9), distil=2)
+    assert light.record.stages[-1].name == "distil" and math.isfinite(light.record.stages[-1].tried)

@@ -11,7 +11,7 @@ from torch import nn
 from ..models.surgery import replace_
 from .calibrate import refit_, restate_norms_
 from .decompose import set_factors_
-from .distil import Augment, distil_
+from .distil import Augment, blocks_of, distil_
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
@@ -51,7 +51,16 @@ def build(
         log.stage(
             "distil",
             light,
-            lambda: distil_(light, original, known.known, epochs=distil, seed=seed, augment=augment, say=say),
+            lambda: distil_(
+                light,
+                original,
+                known.known,
+                epochs=distil,
+                blocks=blocks_of([step.path for step in plan.steps]),
+                seed=seed,
+                augment=augment,
+                say=say,
+            ),
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost

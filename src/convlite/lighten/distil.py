@@ -1,16 +1,24 @@
-"""A short training of the light network towards the original's outputs; no labels."""
+"""A short training of the light network towards the original's outputs, block by block; no labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
 from .answers import BATCH, Answers, float_outputs
+from .observe import hooked
 
 RATE = 2e-3
+FEATURES = 1.0  # how much the blocks count beside the outputs
+TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
+# Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
+# and few steps would be too few to average new ones.
+STILL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """Changes a batch (N, C, H, W) at random, with the generator's numbers."""
 
@@ -21,6 +29,7 @@ def distil_(
     known: Answers,
     *,
     epochs: int,
+    blocks: Sequence[str] = (),
     seed: int = 0,
     augment: Augment | None = None,
     say: Callable[[str], object] = lambda text: None,
@@ -28,10 +37,13 @@ def distil_(
     """Train `light` in place to answer as `original` does (Hinton et al., arXiv 1503.02531, on raw outputs).
 
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
-    for logits, maps and features. AdamW, a tenth of the steps to warm up, then cosine to zero.
+    for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
+    with few images it says much more than the outputs do. AdamW, a tenth of the steps to warm up, then cosine
+    to zero.
 
     Arguments:
         known: the images, and the original's answers.
+        blocks: modules of both networks whose outputs are compared too; see `blocks_of`.
         augment: changes a batch at random; the original then answers for the changed images.
         say: told after each step how far it is.
 
@@ -50,25 +62,74 @@ def distil_(
     )
     light.train()
     for module in light.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()  # the original answers without noise, so must its pupil
-    for epoch in range(epochs):
-        order = torch.randperm(count, generator=generator).to(images.device)
-        for i, part in enumerate(order.chunk(steps_each)):
-            batch = images[part]
-            if augment is None:
-                wanted = [out[part] for out in known.outputs]
-            else:
-                batch = augment(batch, generator)
-                with torch.no_grad():
-                    wanted = float_outputs(original(batch))
-            given = float_outputs(light(batch))
-            loss = torch.stack([((a - b) ** 2).mean() / s for a, b, s in zip(given, wanted, scales)]).sum()
-            if not bool(loss.isfinite()):
-                raise RunError("The distillation diverged: its loss is no longer finite; distil for fewer epochs.")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
+        if isinstance(module, STILL):
+            module.eval()
+    theirs, ours = Watched(original, blocks), Watched(light, blocks)
+    with hooked(theirs.hooks), hooked(ours.hooks):
+        for epoch in range(epochs):
+            order = torch.randperm(count, generator=generator).to(images.device)
+            for i, part in enumerate(order.chunk(steps_each)):
+                batch = images[part]
+                if augment is not None:
+                    batch = augment(batch, generator)
+                if augment is None and not blocks:
+                    wanted = [out[part] for out in known.outputs]
+                else:
+                    with torch.no_grad():
+                        wanted = float_outputs(original(batch))
+                given = float_outputs(light(batch))
+                loss = torch.stack([((a - b) ** 2).mean() / s for a, b, s in zip(given, wanted, scales)]).sum()
+                apart = [_apart(a, b) for a, b in zip(ours.taken(), theirs.taken())]
+                if apart:
+                    loss = loss + FEATURES * torch.stack(apart).mean()
+                if not bool(loss.isfinite()):
+                    raise RunError(
+                        "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
+                    )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()
+
+
+def blocks_of(replaced: Sequence[str]) -> list[str]:
+    """The largest modules around replaced layers that hold no more of them than a residual block does."""
+    around = {path: _ancestors(path) for path in replaced}
+    inside = Counter(path for paths in around.values() for path in paths)
+    found = []
+    for path, paths in around.items():
+        small = [one for one in paths if inside[one] <= TOGETHER]
+        found.append(small[-1] if small else path)
+    return list(dict.fromkeys(found))
+
+
+def _ancestors(path: str) -> list[str]:
+    """a.b, then a, of a.b.c."""
+    parts = path.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
+
+
+class Watched:
+    """What some modules of a network gave since it was last asked; those that give no one tensor are left out."""
+
+    def __init__(self, net: nn.Module, paths: Sequence[str]) -> None:
+        self._outputs: list[Tensor] = []
+        modules = dict(net.named_modules())
+        self.hooks: dict[nn.Module, Callable[..., Any]] = {modules[path]: self._keep for path in paths}
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if isinstance(out, Tensor):
+            self._outputs.append(out)
+
+    def taken(self) -> list[Tensor]:
+        """In the order in which they ran."""
+        found, self._outputs = self._outputs, []
+        return found
+
+
+def _apart(given: Tensor, wanted: Tensor) -> Tensor:
+    """Squared distance relative to the variance over images and places: of (N, C, H, W) each, a scalar."""
+    spread = (wanted - wanted.mean(0)).square().mean().clamp_min(1e-12)
+    return (given - wanted).square().mean() / spread
