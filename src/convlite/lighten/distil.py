@@ -13,7 +13,7 @@ from ..errors import RunError
 from .answers import BATCH, Answers, float_outputs
 from .observe import hooked
 
-RATE = 2e-3
+RATE = 5e-3
 FEATURES = 1.0  # how much the blocks count beside the outputs
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
