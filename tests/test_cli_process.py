@@ -53,7 +53,7 @@ def test_ctrl_c_ends_training_with_130_and_a_sentence(tmp_path):
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     )
-    said = process.stderr.readline()  # the first word of progress: training has begun
+    said = process.stderr.readline() + process.stderr.readline()  # of the data, and that training has begun
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     said += err
