@@ -1,6 +1,8 @@
 """The choice of options against all choices there are, and what its bound proves."""
 
+import dataclasses
 import itertools
+import sys
 
 import pytest
 import torch
@@ -80,3 +82,53 @@ def test_one_study_serves_every_budget():
         assert light.plan == alone.plan and light.record.after == alone.record.after
     size = sum(p.numel() * p.element_size() for p in light.model.parameters())
     assert size == light.plan.after.weight_bytes <= 4000
+
+
+@pytest.fixture(scope="module")
+def known():
+    torch.manual_seed(1)
+    return cl.study(plain(), torch.randn(64, 3, 12, 12).cumsum(2).cumsum(3) / 8)
+
+
+def made_up(known):
+    """A millisecond a thousand multiply-accumulates: what a network takes is then known."""
+    ms = {(path, one.kind): one.cost.macs / 1e3 for path, each in known.options.items() for one in each}
+    return known.with_times(ms, known.survey.cost.macs / 1e3)
+
+
+def test_a_plan_for_a_latency_promises_what_its_layers_take(known):
+    timed = made_up(known)
+    plan = timed.plan(cl.Budget(latency_ms=timed.ms / 2))
+    assert plan.ms[0] == timed.ms and plan.ms[1] <= timed.ms / 2
+    assert plan.ms[1] == pytest.approx(plan.after.macs / 1e3)
+    assert cl.Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(InputError, match=r"options are timed"):
+        known.plan(cl.Budget(latency_ms=1.0))
+    with pytest.raises(InputError, match=r"least that any plan reaches is .* ms of"):
+        timed.plan(cl.Budget(latency_ms=1e-3))
+
+
+def test_plans_are_measured_until_one_meets_the_latency(known, monkeypatch):
+    """A network saves two thirds of the time that its layers promised: the first plan misses, a later one meets it."""
+    timed, seen = made_up(known), []
+    dense = timed.survey.cost.macs
+
+    def slower(net, shape, budget):
+        seen.append(cl.analyse(net, shape).macs)
+        return (dense - (dense - seen[-1]) * 2 / 3) / 1e3
+
+    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_time", slower)
+    limit = 0.6 * timed.ms
+    plan = timed.plan_within(cl.Budget(latency_ms=limit))
+    assert len(seen) > 1 and plan.ms[1] <= limit
+    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_time", lambda *_: 2 * timed.ms)
+    with pytest.raises(InputError, match=r"No plan was measured|can't be met"):
+        timed.plan_within(cl.Budget(latency_ms=limit))
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_every_option_is_timed_on_the_engine(known, engine):
+    few = dataclasses.replace(known, options={path: each[:3] for path, each in known.options.items()})
+    timed = few.timed(cl.Budget(latency_ms=1.0, engine=engine))
+    assert timed.ms > 0
+    assert all(one.ms > 0 for each in timed.options.values() for one in each)
