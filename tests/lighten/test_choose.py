@@ -109,7 +109,7 @@ def test_a_plan_for_a_latency_promises_what_its_layers_take(known):
 
 
 def test_plans_are_measured_until_one_meets_the_latency(known, monkeypatch):
-    """A network saves two thirds of the time that its layers promised: the first plan misses, a later one meets it."""
+    """A network saves two thirds of the time that its layers promised: the first plan misses, a later one not."""
     timed, seen = made_up(known), []
     dense = timed.survey.cost.macs
 
