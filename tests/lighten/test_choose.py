@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import plain
+from nets import Awkward, plain
 
 import convlite as cl
 from convlite.cost import Cost
 from convlite.errors import InputError
 from convlite.kinds import LowRank
 from convlite.lighten.choose import GAP, choose
+from convlite.lighten.latency import network_time
 from convlite.lighten.plan import Option, uses
 
 amounts = st.integers(1, 1000)
@@ -132,3 +133,9 @@ def test_every_option_is_timed_on_the_engine(known, engine):
     timed = few.timed(cl.Budget(latency_ms=1.0, engine=engine))
     assert timed.ms > 0
     assert all(one.ms > 0 for each in timed.options.values() for one in each)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_networks_with_several_outputs_are_timed_whole(engine):
+    net = Awkward().eval()
+    assert network_time(net, (3, 12, 12), cl.Budget(latency_ms=1.0, engine=engine)) > 0

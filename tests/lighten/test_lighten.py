@@ -213,6 +213,7 @@ def test_iterables_of_batches_will_do(net, images):
 def test_constant_images_and_dead_layers_are_no_trouble(net):
     light = cl.lighten(net, torch.ones(8, 3, 12, 12), cl.Budget(macs=0.5))
     assert outputs(light.model, torch.randn(2, 3, 12, 12)).isfinite().all()
+    assert light.record.stages[-1].error < 1e-6  # of equal answers: relative to their power
 
 
 @pytest.mark.parametrize(
@@ -253,6 +254,36 @@ def test_broken_weights_are_refused(images):
     net[-1].weight.data.fill_(float("nan"))
     with pytest.raises(RunError, match="not finite"):
         cl.lighten(net, images, cl.Budget(macs=0.5))
+
+
+@pytest.mark.parametrize(
+    ("light", "said"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), "no convolutions"),
+        (nn.Conv2d(3, 6, 3, groups=3), "grouped by 3 already"),
+        (nn.Conv2d(3, 1, 1), "no lighter kind pays off"),
+    ],
+)
+def test_a_network_without_anything_to_lighten_says_why(light, said, images):
+    with pytest.raises(InputError, match=f"nothing to lighten.*{said}"):
+        cl.lighten(light, images, cl.Budget(macs=0.9))
+    assert cl.lighten(light, images, cl.Budget(macs=1.0)).plan.steps == ()
+
+
+def test_images_of_another_type_are_refused(net, images):
+    with pytest.raises(InputError, match=r"can.t take these torch\.float64 images"):
+        cl.lighten(net, images.double(), cl.Budget(macs=0.5))
+
+
+def test_an_engine_is_checked_before_the_long_part(net):
+    with pytest.raises(InputError, match="no engine 'tensorrt'"):
+        cl.lighten(net, None, cl.Budget(latency_ms=1, engine="tensorrt"))
+
+
+@pytest.mark.parametrize("given", [{"batch": True}, {"batch": 0}, {"threads": 0}, {"threads": 2.5}])
+def test_counts_of_a_budget_are_whole_numbers(given):
+    with pytest.raises(InputError, match="whole number"):
+        cl.Budget(latency_ms=1, **given)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"steps": [{}], "left": []}', '{"steps": 3}'])

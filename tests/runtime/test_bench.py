@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import peers
 import pytest
 import torch
 from torch import nn
@@ -17,30 +16,6 @@ from convlite.runtime import bench, export
 from convlite.runtime.bench import Bench, Run
 from convlite.runtime.footprint import footprint
 from convlite.runtime.quantise import Calibration
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where the machine's peaks are remembered
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    layers = (
-        nn.Conv2d(3, 8, 3),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 5),
-    )
-    return peers.randomise_(nn.Sequential(*layers)).eval()
 
 
 def test_every_engine_and_precision_runs_or_says_why_not(net, tmp_path):

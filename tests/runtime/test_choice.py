@@ -4,7 +4,6 @@ import copy
 import json
 
 import numpy as np
-import peers
 import pytest
 import torch
 from torch import nn
@@ -14,26 +13,7 @@ from convlite.preprocess import HALF, Preprocess
 from convlite.runtime import Session, choose, export, predictor
 from convlite.runtime.choice import _key, memory
 
-# What torch's and ONNX's own code does is not ours to put right.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
 SHAPE = (3, 16, 16)
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    layers = (
-        nn.Conv2d(3, 8, 3),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 5),
-    )
-    return peers.randomise_(nn.Sequential(*layers)).train()
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +22,6 @@ def file(net, tmp_path_factory):
     return export(
         net, tmp_path_factory.mktemp("exported") / "net.onnx", SHAPE, preprocess=how, classes="abcde"
     ).path
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
 
 
 def scores(net, images):
@@ -121,8 +95,8 @@ def test_what_answers_otherwise_or_fails_is_not_taken(net, monkeypatch):
 
 def test_a_home_that_can_t_be_written_to_is_no_hindrance(net, home, monkeypatch):
     monkeypatch.setattr("convlite.runtime.choice.WORTH", 0)
-    (home / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "file"))
+    home.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     assert choose(net, SHAPE, count=1000, threads=1)(np.zeros((1, *SHAPE), np.float32)).shape == (1, 5)
 
 

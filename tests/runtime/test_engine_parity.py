@@ -12,10 +12,6 @@ from convlite.models import create
 from convlite.runtime import export, open_engine
 from convlite.runtime.optimise import difference
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
 NETS = [  # small members; the sizes are the least that the family takes without losing its pixels, and another
     ("vgg11_bn", {"width": 0.125, "hidden": (16,)}, 32),
     ("resnet20", {"conv": Separable(multiplier=2)}, 32),

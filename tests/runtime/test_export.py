@@ -24,11 +24,6 @@ from convlite.runtime.engines import DEFAULT, load
 from convlite.runtime.export import SUFFIXES
 from convlite.runtime.optimise import difference
 
-# What torch's and ONNX's own code does is not ours to put right.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
 HOW = Preprocess((32, 32), *HALF, 0.9)
 
 

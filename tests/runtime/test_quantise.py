@@ -15,10 +15,6 @@ from convlite.runtime import export, open_engine, read_exported
 from convlite.runtime.optimise import difference
 from convlite.runtime.quantise import Calibration, quantise
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
 SHAPE = (3, 16, 16)
 
 

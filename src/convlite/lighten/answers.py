@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 from ..errors import InputError, RunError
 
 BATCH = 64  # images run at once
+ROUNDINGS = 1e-9  # of an output's power: what varies by less does not vary
 
 
 def float_outputs(out: Any) -> list[Tensor]:
@@ -33,10 +35,13 @@ class Answers:
     images: Tensor
     outputs: tuple[Tensor, ...]
 
-    @property
+    @cached_property
     def variances(self) -> tuple[float, ...]:
-        """The variance over the images of each output, summed over its elements and averaged over images."""
-        return tuple(float((out - out.mean(0)).double().square().sum()) / len(out) for out in self.outputs)
+        """The variance over the images of each output, summed over its elements and averaged over images.
+
+        Of an output that is the same for all images its power, for then there is nothing else to compare with.
+        """
+        return tuple(_scale(out.double()) for out in self.outputs)
 
     def error(self, light: nn.Module) -> float:
         """Squared distance of `light`'s outputs from these, relative to their variance, in eval mode.
@@ -52,17 +57,28 @@ class Answers:
         return distance / len(self.images) / max(sum(self.variances), 1e-30)
 
 
+def _scale(out: Tensor) -> float:
+    spread, power = (float(each.square().sum()) / len(out) for each in (out - out.mean(0), out))
+    return spread if spread > ROUNDINGS * power else power
+
+
 def answers(original: nn.Module, images: Tensor) -> Answers:
     """Run the original, in eval mode, over images (N, C, H, W).
 
     Raises:
-        InputError: it returns no floating-point tensor, or one that does not begin with the batch.
+        InputError: it can't take them, or returns no floating-point tensor, or one that does not begin with the
+            batch.
         RunError: its outputs are not finite.
     """
     parts: list[list[Tensor]] = []
     with torch.no_grad():
         for batch in images.split(BATCH):
-            found = float_outputs(original(batch))
+            try:
+                found = float_outputs(original(batch))
+            except RuntimeError as error:
+                raise InputError(
+                    f"The network can't take these {batch.dtype} images of {tuple(batch.shape[1:])}: {error}"
+                ) from error
             for out in found:
                 if out.shape[:1] != batch.shape[:1]:
                     raise InputError(

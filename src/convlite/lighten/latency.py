@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,18 +11,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..analyse import measure
 from ..errors import InputError, need
 from ..kinds import Conv, Kind, Normal
 from ..runtime import export, open_engine, optimise, why_not
 from ..runtime.engines import load, threads_of
+from .answers import float_outputs
 from .plan import Budget, Option
 
 ROUNDS, SECONDS = 9, 0.05  # of a layer's timed runs, at most
 TOGETHER = 8  # layers timed in turn, so that each meets the same state of the machine
 OPSET = 17  # of the graphs of single layers
+
+
+def check_engine(budget: Budget) -> None:
+    """See that a latency can be measured, where the budget has one.
+
+    Raises:
+        InputError: the engine can't be used here.
+    """
+    if budget.latency_ms is not None and (reason := why_not(budget.engine)) is not None:
+        raise InputError(f"Latency can't be measured on {budget.engine}: {reason}.")
 
 
 def layer_times(
@@ -36,12 +48,7 @@ def layer_times(
 
     Arguments:
         convs: path → the dense convolution, and how often it runs for one image.
-
-    Raises:
-        InputError: the engine can't be used here.
     """
-    if (reason := why_not(budget.engine)) is not None:
-        raise InputError(f"Latency can't be measured on {budget.engine}: {reason}.")
     wanted = {(convs[path][0], option.kind) for path, each in options.items() for option in each}
     keys = sorted(wanted, key=repr)
     known: dict[tuple[Conv, Kind | None], float] = {}
@@ -69,6 +76,7 @@ def network_time(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> floa
         InputError: the engine can't be used here, or can't express the network.
     """
     images = np.random.default_rng(0).standard_normal((budget.batch, *shape), dtype=np.float32)
+    net = _Single(copy.deepcopy(net).cpu().eval())
     with tempfile.TemporaryDirectory() as folder:
         if budget.engine.startswith("torch"):
             source: Any = optimise(net, torch.zeros(2, *shape))
@@ -76,6 +84,17 @@ def network_time(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> floa
             source = export(net, Path(folder) / "network.onnx", (shape[0], shape[1], shape[2])).path
         session = open_engine(source, budget.engine, threads=budget.threads)
         return measure({"net": partial(session, images)}, rounds=30, seconds=5).popitem()[1].median
+
+
+class _Single(nn.Module):
+    """A network whose outputs are averaged into one number an image, so that every engine can be asked for it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N,)
+        return torch.stack([out.flatten(1).mean(1) for out in float_outputs(self.net(x))]).sum(0)
 
 
 def _runs(chain: Sequence[Conv], budget: Budget, folder: Path) -> Callable[[], object]:

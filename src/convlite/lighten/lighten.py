@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .build import build
 from .distil import Augment
+from .latency import check_engine
 from .plan import Budget
 from .record import Light
 from .study import Study, study
@@ -54,6 +55,7 @@ def lighten(
         InputError: images of a wrong shape or not finite, or a budget that no plan meets.
         RunError: the network's outputs are not finite, or the distillation diverged.
     """
+    check_engine(budget)  # before the long part
     with Console(stderr=True).status("lighten", spinner="line") if progress else nullcontext() as shown:
 
         def say(text: str) -> None:

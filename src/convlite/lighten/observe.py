@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Conv
-from .answers import BATCH, float_outputs
+from .answers import BATCH, ROUNDINGS, float_outputs
 from .patches import Sums, read_outputs, read_patches, sample_positions
 
 PROBES = 256  # images from which sensitivities are taken
@@ -114,6 +114,8 @@ def _gains(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor, seed:
 
     gains = {path: torch.zeros((), dtype=torch.float64) for path in convs}
     energy = power = 0.0
+    if not convs:
+        return {}
     with torch.enable_grad(), hooked({module: keep(path) for path, module in convs.items()}):
         for batch in images.split(BATCH):
             calls.clear()
@@ -130,5 +132,5 @@ def _gains(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor, seed:
             for (path, _), gradient in zip(calls, found):
                 if gradient is not None:
                     gains[path] = gains[path] + gradient.detach().double().square().sum((0, 2, 3)).cpu()
-    energy = max(energy, 1e-9 * power) or 1.0  # the outputs of equal images vary by roundings only
+    energy = (energy if energy > ROUNDINGS * power else power) or 1.0
     return {path: (gain / energy).to(images.device) for path, gain in gains.items()}

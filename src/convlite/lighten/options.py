@@ -27,7 +27,6 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
     gain = float((at.gain / rows**2).mean())  # of the weighted outputs
     energy = max(float(target.energy.sum()), 1e-300)
     options = [Option(None, layer.cost(None), 0.0, 0.0)]
-    kinds = candidates(at.conv)
     for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
         kinds = list(alike)
         form = form_of(kinds[0], at.conv, target, max(rank_of(kind, at.conv) for kind in kinds))

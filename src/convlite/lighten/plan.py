@@ -57,8 +57,9 @@ class Budget:
         for name, size in sizes.items():
             if size is not None and not (_is_number(size) and 0 < size < math.inf):
                 raise InputError(f"A budget's {name} is a number above 0, given {size!r}.")
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise InputError(f"A budget's batch is a number of images, 1 or more, given {self.batch!r}.")
+        for name, count in {"batch": self.batch, "threads": 1 if self.threads is None else self.threads}.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise InputError(f"A budget's {name} is a whole number, 1 or more, given {count!r}.")
 
     def limits(self, before: Uses) -> Uses:
         """The most of each resource that a network may use whose original uses `before`."""

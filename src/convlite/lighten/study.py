@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from .calibrate import RIDGE, fitted
 from .choose import choose
 from .fit import Factors
 from .images import gather, split
-from .latency import layer_times, network_time
+from .latency import check_engine, layer_times, network_time
 from .observe import Observed, observe
 from .options import options_of
 from .plan import Budget, Left, Option, Plan, Step, total, uses
@@ -61,12 +62,17 @@ class Study:
         """The kinds and ranks with the least predicted error within a budget, and the proof of how good that is.
 
         Raises:
-            InputError: no plan meets the budget; the message says the least that one reaches.
+            InputError: no plan meets the budget; the message says the least that one reaches, or why there is
+                nothing to lighten.
         """
         if budget.latency_ms is not None and not self.ms:
             raise InputError("A latency can be planned for once the options are timed: take study.timed(budget).")
         before = uses(self.survey.cost, self.ms)
-        choice = choose(self.options, before, budget.limits(before))
+        limits = budget.limits(before)
+        over = any(limits[name] < before[name] for name in limits)
+        if over and all(len(each) == 1 for each in self.options.values()):
+            raise InputError(self._nothing())
+        choice = choose(self.options, before, limits)
         steps = [
             Step(path, one.kind, self.options[path][0].cost, one.cost, self._loss(path, one.kind), one.error)
             for path, one in choice.options.items()
@@ -84,6 +90,14 @@ class Study:
             ms = self.ms, self.ms + sum(one.ms - self.options[path][0].ms for path, one in choice.options.items())
         return Plan(tuple(steps), left, self.survey.input, cost, total(cost, steps), choice.bound, ms)
 
+    def _nothing(self) -> str:
+        """Why there is nothing to lighten."""
+        reasons = Counter(left.reason for left in self.survey.left)
+        if self.options:
+            reasons["no lighter kind pays off there"] = len(self.options)
+        why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+        return f"There is nothing to lighten in this network: {why or 'it has no convolutions'}."
+
     def timed(self, budget: Budget, say: Callable[[str], object] = lambda text: None) -> Study:
         """The same with the milliseconds of every option on the budget's engine.
 
@@ -93,6 +107,7 @@ class Study:
         Raises:
             InputError: the engine can't be used here, or can't express the network.
         """
+        check_engine(budget)
         convs = {path: (layer.conv, layer.calls) for path, layer in self.survey.layers.items()}
         whole = network_time(self.net, self.survey.input, budget)
         ms = layer_times(self.options, convs, budget, say)
@@ -173,7 +188,15 @@ class Study:
         return self.original.get_submodule(path).weight  # type: ignore[return-value]
 
     def frontier(self, shares: Sequence[float] = CURVE, of: Literal["macs", "params"] = "macs") -> tuple[Plan, ...]:
-        """The plan at each share of the original's `macs` or `params` that any plan reaches, the largest first."""
+        """The plan at each share of the original's `macs` or `params` that any plan reaches, the largest first.
+
+        Raises:
+            InputError: neither macs nor params, or a share out of (0, 1].
+        """
+        if of not in ("macs", "params"):
+            raise InputError(f"A frontier goes through shares of macs or params, given {of!r}.")
+        if not all(0 < share <= 1 for share in shares):
+            raise InputError(f"A frontier's shares lie in (0, 1], given {tuple(shares)}.")
         whole = getattr(self.survey.cost, of)
         costs = [[getattr(option.cost, of) for option in each] for each in self.options.values()]
         least = whole - sum(each[0] - min(each) for each in costs)
@@ -210,7 +233,7 @@ def study(
     sample, unseen = split(known, seed)
     say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
-    convs = {path: module for path, module in original.named_modules() if isinstance(module, nn.Conv2d)}
+    convs = {path: conv for path, conv in original.named_modules() if isinstance(conv, nn.Conv2d)}
     options = {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")

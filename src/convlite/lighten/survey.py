@@ -87,12 +87,12 @@ def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:
         return f"its weight is also read by {', '.join(use.elsewhere)}"
     if not use.runs or not use.calls:
         return "it never ran on an image of this size"
+    if module.groups != 1:
+        return f"it is grouped by {module.groups} already"
     if type(module).forward is not nn.Conv2d.forward or type(module)._conv_forward is not nn.Conv2d._conv_forward:
         return f"{type(module).__name__} has a forward of its own"
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "hooks are attached to it, and would be lost"
-    if module.groups != 1:
-        return f"it is grouped by {module.groups} already"
     if len(set(use.calls)) > 1:
         return "it runs on inputs of several sizes"
     if not bool(module.weight.isfinite().all()):

@@ -171,7 +171,12 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
     options.log_severity_level = 4  # what goes wrong is raised too
     with _said("onnxruntime", path, errors):
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (name,), (output,) = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
+    ends = session.get_inputs(), session.get_outputs()
+    if [len(each) for each in ends] != [1, 1]:
+        raise InputError(
+            f"{path.name} has {len(ends[0])} inputs and {len(ends[1])} outputs: networks with one of each are run."
+        )
+    name, output = ends[0][0].name, ends[1][0].name
 
     def run(images: Array) -> Array:
         with _said("onnxruntime", path, errors, images.shape):

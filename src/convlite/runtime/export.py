@@ -57,8 +57,8 @@ def export(
         images: for "int8", float32 (N, C, H, W), as the network takes them; or with labels and a bound.
 
     Raises:
-        InputError: no such format, none of that precision, int8 without images, or the network holds an operation
-            that the format can't express.
+        InputError: no such format, none of that precision, int8 without images, several outputs, or the network
+            holds an operation that the format can't express.
         RunError: the file answers differently, or int8 loses more than the bound.
     """
     path = Path(out)
@@ -69,6 +69,7 @@ def export(
     check_writable(path.parent)
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     light = optimise(copy.deepcopy(model).cpu(), example)
+    _check_answer(light, example)
     if precision in ("fp16", "bf16"):
         rounded_(light, precision)
     light.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -91,6 +92,16 @@ def export(
         for file in (*reversed(trial.files), trial.about):  # weights before the structure that names them
             write_whole(path.with_name(file.name), partial(shutil.copyfile, file))
     return about
+
+
+def _check_answer(light: nn.Module, example: Tensor) -> None:
+    with torch.no_grad():
+        answer = light(example)
+    if not isinstance(answer, Tensor):
+        raise InputError(
+            f"An exported network answers with one tensor, and this one returns a "
+            f"{type(answer).__name__}: export a module around it that returns the part that is wanted."
+        )
 
 
 def _calibration(
