@@ -306,6 +306,8 @@ class LowRankConv2d(_Chain):
 
     Arguments:
         rank: channels between the two; a quarter of `out_channels` where left out.
+        slices: of the input channels, each of which makes its share of the `rank` alone (Liebenwein et al., arXiv
+            2107.11442): between 1, where each of them sees all, and depthwise separable, where it sees one.
     """
 
     def __init__(
@@ -323,12 +325,15 @@ class LowRankConv2d(_Chain):
         dtype: Any = None,
         rank: int | None = None,
         between: Between = None,
+        slices: int = 1,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
-        mid = max(1, out_channels // 4) if rank is None else rank
+        mid = slices * max(1, out_channels // 4 // slices) if rank is None else rank
+        if slices < 1 or in_channels % slices or mid % slices:
+            raise InputError(f"{slices} slices don't divide {in_channels} channels in and a rank of {mid}.")
         layers: dict[str, nn.Module] = {
             "spatial": nn.Conv2d(
-                in_channels, mid, kernel_size, stride, padding, dilation, bias=False,
+                in_channels, mid, kernel_size, stride, padding, dilation, slices, False,
                 padding_mode=padding_mode, **like,
             ),
             "expand": nn.Conv2d(mid, out_channels, 1, bias=bias, **like),

@@ -94,6 +94,7 @@ def every_kind(dense: Conv, o: Options) -> list[Kind]:
         Stacked(o.between),
         Bottleneck(o.rank, o.multiplier, o.between),
         LowRank(o.rank, o.between),
+        LowRank(None if o.rank is None else groups * o.rank, o.between, groups),
         Shuffled(groups, o.between),
     ]
     return [kind for kind in kinds if kind.why_not(dense) is None]

@@ -16,6 +16,7 @@ from convlite.kinds import (
     Conv,
     Depthwise,
     Grouped,
+    LowRank,
     Normal,
     Pointwise,
     Separable,
@@ -86,7 +87,8 @@ def test_the_formula_says_the_parameters_and_the_multiply_accumulates(a, b, k, s
         letters = {
             "C": dense.c, "M": dense.m, "K": k, "P": p, "Q": q,
             "g": getattr(kind, "groups", 0), "r": getattr(kind, "multiplier", 0),
-            "R": getattr(kind, "rank", None) or dense.m // 4,
+            "R": kind.inner(dense) if isinstance(kind, LowRank) else getattr(kind, "rank", None) or dense.m,
+            "s": getattr(kind, "slices", 0),
         }  # fmt: skip
         code = kind.formula.replace("²", "**2").replace("·", "*")
         value = eval(code, {}, letters)

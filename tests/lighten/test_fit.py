@@ -30,6 +30,7 @@ def full_rank(conv: nn.Conv2d) -> list[kinds.Kind]:
         kinds.Asymmetric(min(c * kh, m * kw)),
         kinds.Asymmetric(c * kh + m * kw),  # more than full: idle channels
         kinds.LowRank(m),
+        *(kinds.LowRank(s * min(m, c * kh * kw // s), slices=s) for s in range(2, c + 1) if c % s == 0),
         kinds.Bottleneck(c, m),
     ]
 
@@ -67,7 +68,14 @@ def test_error_said_is_error_made(seed, c, m, known):
     value = kinds.conv_of(conv, 6)
     seen = read_patches(x, value, sample_positions(value, 40, torch.Generator()))
     moments = seen.T @ seen / len(seen) if known else None
-    for kind in (kinds.Separable(multiplier=2), kinds.Asymmetric(2), kinds.LowRank(1), kinds.Bottleneck(1, 2)):
+    sliced = kinds.LowRank(2 * c, slices=c)
+    for kind in (
+        kinds.Separable(multiplier=2),
+        kinds.Asymmetric(2),
+        kinds.LowRank(1),
+        sliced,
+        kinds.Bottleneck(1, 2),
+    ):
         module, error = decompose(conv, kind, moments)
         module.requires_grad_(False)
         if known:
@@ -102,6 +110,7 @@ def test_more_rank_never_hurts(seed, c, m):
     families = [
         [kinds.Separable(multiplier=r) for r in range(1, 10)],
         [kinds.LowRank(r) for r in range(1, m + 1)],
+        [kinds.LowRank(c * r, slices=c) for r in range(1, 10)],
         [kinds.Asymmetric(r) for r in range(1, 3 * min(c, m) + 1)],
     ]
     for family in families:

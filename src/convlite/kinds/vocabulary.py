@@ -254,24 +254,43 @@ class Bottleneck(Kind):
 
 @dataclass(frozen=True)
 class LowRank(Kind):
-    """K×K to `rank` channels (a quarter of M where left out), then 1×1; see `nn.LowRankConv2d`."""
+    """K×K to `rank` channels (a quarter of M where left out), then 1×1; see `nn.LowRankConv2d`.
+
+    Of each rank / `slices` channels between sees one of the slices of the input.
+    """
 
     rank: int | None = None
     between: Between = None
+    slices: int = 1
 
     def __post_init__(self) -> None:
-        _at_least_one(self, rank=self.rank)
+        _at_least_one(self, rank=self.rank, slices=self.slices)
 
     @property
     def formula(self) -> str:
-        return "K²·C·R + R·M"
+        return "K²·C·R + R·M" if self.slices == 1 else "K²·C·R / s + R·M"
+
+    def inner(self, dense: Conv) -> int:
+        """The channels between."""
+        return self.slices * max(1, dense.m // 4 // self.slices) if self.rank is None else self.rank
+
+    def _why_not(self, dense: Conv) -> str | None:
+        inner = self.inner(dense)
+        if dense.c % self.slices or inner % self.slices:
+            return f"{self.slices} slices don't divide {dense.c} channels in and a rank of {inner}"
+        return None
 
     def _chain(self, dense: Conv) -> list[Conv]:
-        mid = max(1, dense.m // 4) if self.rank is None else self.rank
-        return [replace(dense, m=mid, bias=False), _pointwise(dense, mid, dense.m, bias=dense.bias)]
+        inner = self.inner(dense)
+        return [
+            replace(dense, m=inner, groups=self.slices, bias=False),
+            _pointwise(dense, inner, dense.m, bias=dense.bias),
+        ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.LowRankConv2d(**_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+        return cnn.LowRankConv2d(
+            **_arguments(dense, device, dtype), rank=self.rank, between=self.between, slices=self.slices
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
 
 SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the full width, tried as ranks
+TERMS = (1, 2, 3, 4, 6, 8, 12, 16)  # in each slice of a sliced low rank
 LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
 
 
@@ -14,6 +15,9 @@ def candidates(dense: Conv) -> list[Kind]:
     tried: list[Kind] = [LowRank(rank) for rank in _ranks(min(dense.m, dense.c * k2))]
     if k2 > 1:
         tried += [Separable(multiplier=r) for r in range(1, k2)]
+        slices = [2**i for i in range(1, dense.c.bit_length()) if dense.c % 2**i == 0 and dense.c > 2**i]
+        terms = [(s, t) for s in slices for t in TERMS if s * t <= dense.m and t * s <= dense.c * k2]
+        tried += [LowRank(s * t, slices=s) for s, t in terms]
         if dense.c * dense.m <= LARGE:
             tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
         tried += [Bottleneck(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]

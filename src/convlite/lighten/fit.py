@@ -8,7 +8,6 @@ once. The factor nearest the output is solved for exactly; depthwise factors of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
 from .target import Prefixes, Target, leading, solve
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
+HOLD = "Asymmetric", "Bottleneck", "LowRank", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
 
 
@@ -34,13 +34,14 @@ class Form(ABC):
     """One kind's closed form for one layer.
 
     Arguments:
+        kind: any of that family.
         dense: the convolution.
         target: what to come near.
         most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks).
     """
 
-    def __init__(self, dense: Conv, target: Target, most: int) -> None:
-        self.dense, self.target, self.most = dense, target, most
+    def __init__(self, kind: Any, dense: Conv, target: Target, most: int) -> None:
+        self.kind, self.dense, self.target, self.most = kind, dense, target, most
         self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
         self.kk = self.kh * self.kw
 
@@ -69,13 +70,13 @@ def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) ->
     Raises:
         InputError: the kind is no linear chain that a dense kernel can be decomposed into.
     """
-    made = _FORMS.get(family(kind))
-    if made is None or not kind.linear:
+    made = _form(kind) if kind.linear else None
+    if made is None:
         raise InputError(
-            f"{kind} can't hold a trained dense kernel: decompose into one of "
-            f"{', '.join(sorted({name for name, _ in _FORMS}))}, with nothing between."
+            f"{kind} can't hold a trained dense kernel: decompose into one of {', '.join(HOLD)}, with nothing "
+            "between."
         )
-    return made(dense, target, most or rank_of(kind, dense))
+    return made(kind, dense, target, most or rank_of(kind, dense))
 
 
 def fit(kind: Kind, dense: Conv, target: Target) -> Factors:
@@ -87,72 +88,96 @@ def fit(kind: Kind, dense: Conv, target: Target) -> Factors:
     return form_of(kind, dense, target).fit(kind)
 
 
-def family(kind: Kind) -> tuple[str, str]:
+def family(kind: Kind) -> tuple[str, str | int]:
     """What kinds of different rank have in common."""
-    return type(kind).__name__, kind.order if isinstance(kind, Separable) else ""
+    match kind:
+        case Separable():
+            return "Separable", kind.order
+        case LowRank():
+            return "LowRank", kind.slices
+    return type(kind).__name__, ""
 
 
 def rank_of(kind: Any, dense: Conv) -> int:
-    """The number that a form's shared work depends on."""
+    """The number that a form's shared work depends on; of a sliced low rank that of each slice."""
     match kind:
         case Separable():
             return kind.multiplier
         case Bottleneck():
             return kind.ranks(dense)[0]
         case LowRank():
-            return dense.m // 4 or 1 if kind.rank is None else kind.rank
+            return kind.inner(dense) // kind.slices
         case _:
             return dense.m if kind.rank is None else kind.rank
 
 
-class _DepthwiseFirst(Form):
-    """Each input channel's M×K² slice to rank r; then pointwise and depthwise in turn (arXiv 1808.05517)."""
+class _Sliced(Form):
+    """Each slice of the input channels to r features; then what reads and what makes them in turn.
+
+    A slice of one channel is the depthwise term of a separable sum (arXiv 1808.05517); of several, a share of a
+    sliced low rank (arXiv 2107.11442).
+    """
+
+    @property
+    def _slices(self) -> int:
+        return self.c if isinstance(self.kind, Separable) else self.kind.slices
+
+    @property
+    def _moments_by_slice(self) -> Tensor:
+        """S by slice and what is in it: (s, d, s, d)."""
+        s = self._slices
+        return self.target.second.view(s, -1, s, self.target.second.shape[1] // s)
 
     @cached_property
-    def _directions(self) -> Tensor:  # (C, r, K²), the most used first
-        slices = self.target.weight.view(self.m, self.c, self.kk).transpose(0, 1)  # (C, M, K²)
-        own = self.blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (C, K², K²)
-        return leading(slices, own, min(self.most, self.kk))
+    def _directions(self) -> Tensor:  # (s, r, d), the most used first
+        rows = self.target.weight.view(self.m, self._slices, -1).transpose(0, 1)  # (s, M, d)
+        own = self._moments_by_slice.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (s, d, d)
+        return leading(rows, own, min(self.most, own.shape[-1]))
 
     @cached_property
     def _shared(self) -> Prefixes:
-        """Terms come one after the other, each of all channels, so that the first r·C features are r terms."""
+        """Terms come one after the other, each of all slices, so that the first r·s features are r terms."""
         return Prefixes(*self._moments(self._directions))
 
-    def _moments(self, depthwise: Tensor) -> tuple[Tensor, Tensor]:
-        """G and R of the features that depthwise filters (C, r, K²) make, in the order (r, C)."""
-        c, r = depthwise.shape[:2]
-        seen = torch.einsum("crk,ckdl->crdl", depthwise, self.blocks)
-        gram = torch.einsum("crdl,dsl->rcsd", seen, depthwise).reshape(r * c, r * c)
-        right = torch.einsum("crk,mck->rcm", depthwise, self.target.cross.view(self.m, c, self.kk))
-        return gram, right.reshape(r * c, self.m)
+    def _moments(self, filters: Tensor) -> tuple[Tensor, Tensor]:
+        """G and R of the features that filters (s, r, d) make, in the order (r, s)."""
+        s, r, d = filters.shape
+        seen = torch.einsum("srk,sktl->srtl", filters, self._moments_by_slice)
+        gram = torch.einsum("srtl,tql->rsqt", seen, filters).reshape(r * s, r * s)
+        right = torch.einsum("srk,msk->rsm", filters, self.target.cross.view(self.m, s, d))
+        return gram, right.reshape(r * s, self.m)
 
     def _alternates(self, r: int) -> bool:
-        return self.c * r * self.kk <= LARGEST
+        return r * self.c * self.kk <= LARGEST
 
-    def error(self, kind: Separable) -> float:
-        if self._alternates(kind.multiplier):
+    def error(self, kind: Any) -> float:
+        r = rank_of(kind, self.dense)
+        if self._alternates(r):
             return super().error(kind)
-        return self.energy - float(self._shared.explained[: kind.multiplier * self.c].square().sum())
+        return self.energy - float(self._shared.explained[: r * self._slices].square().sum())
 
-    def fit(self, kind: Separable) -> Factors:
-        m, c, kk, r = self.m, self.c, self.kk, kind.multiplier
-        if r > kk:
-            raise InputError(f"A kernel of {self.dense.k} has at most {kk} separable terms, given {r}.")
-        depthwise = self._directions[:, :r]
-        pointwise = self._shared.last(r * c).view(m, r, c)
+    def fit(self, kind: Any) -> Factors:
+        m, r, (s, most, d) = self.m, rank_of(kind, self.dense), self._directions.shape
+        if r > most:
+            raise InputError(f"A kernel of {self.dense.k} has at most {d} terms in a slice, given {r}.")
+        filters = self._directions[:, :r]
+        last = self._shared.last(r * s).view(m, r, s)
+        cross = self.target.cross.view(m, s, d)
         for _ in range(SWEEPS if self._alternates(r) else 0):
-            flat = pointwise.permute(2, 1, 0).reshape(c * r, m)  # (C·r, M)
-            both = (flat @ flat.T).view(c, r, 1, c, r, 1)
-            gram = (both * self.blocks.reshape(c, 1, kk, c, 1, kk)).reshape(c * r * kk, c * r * kk)
-            wanted = torch.einsum("mrc,mck->crk", pointwise, self.target.cross.view(m, c, kk))
-            depthwise = solve(gram, wanted.reshape(-1, 1)).view(c, r, kk)
-            depthwise = depthwise / depthwise.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
-            gram, right = self._moments(depthwise)
-            pointwise = solve(gram, right).T.reshape(m, r, c)
-        terms = depthwise.transpose(0, 1).reshape(r * c, 1, self.kh, self.kw)  # t·C + c is term t of channel c
-        kernel = torch.einsum("mrc,crk->mck", pointwise, depthwise).reshape(m, c * kk)
-        return Factors((terms, pointwise.reshape(m, r * c, 1, 1)), kernel)
+            flat = last.permute(2, 1, 0).reshape(s * r, m)  # (s·r, M)
+            both = (flat @ flat.T).view(s, r, 1, s, r, 1)
+            gram = (both * self._moments_by_slice.reshape(s, 1, d, s, 1, d)).reshape(s * r * d, s * r * d)
+            wanted = torch.einsum("mrs,msk->srk", last, cross)
+            filters = solve(gram, wanted.reshape(-1, 1)).view(s, r, d)
+            filters = filters / filters.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
+            gram, right = self._moments(filters)
+            last = solve(gram, right).T.reshape(m, r, s)
+        kernel = torch.einsum("mrs,srk->msk", last, filters).reshape(m, -1)
+        if isinstance(kind, Separable):  # t·C + c is term t of channel c
+            first, last = filters.transpose(0, 1), last.reshape(m, r * s)
+        else:  # a slice's terms stand together
+            first, last = filters, last.transpose(1, 2).reshape(m, r * s)
+        return Factors((first.reshape(r * s, -1, self.kh, self.kw), last.view(m, r * s, 1, 1)), kernel)
 
 
 class _PointwiseFirst(Form):
@@ -299,10 +324,16 @@ def _widened(weights: tuple[Tensor, Tensor], extra: int) -> tuple[Tensor, ...]:
     )
 
 
-_FORMS: Mapping[tuple[str, str], type[Form]] = {
-    ("Separable", "depthwise_first"): _DepthwiseFirst,
-    ("Separable", "pointwise_first"): _PointwiseFirst,
-    ("Asymmetric", ""): _Asymmetric,
-    ("LowRank", ""): _LowRank,
-    ("Bottleneck", ""): _Bottleneck,
-}
+def _form(kind: Kind) -> type[Form] | None:
+    match kind:
+        case Separable(order="depthwise_first"):
+            return _Sliced
+        case Separable():
+            return _PointwiseFirst
+        case Asymmetric():
+            return _Asymmetric
+        case LowRank():
+            return _LowRank if kind.slices == 1 else _Sliced
+        case Bottleneck():
+            return _Bottleneck
+    return None

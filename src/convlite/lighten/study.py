@@ -117,18 +117,19 @@ class Study:
         """The plan for a budget with a latency, which the network that it leads to is measured to meet.
 
         The times of layers add up to a network's only nearly. So the network of each plan is measured whole, and
-        before the next one the times of all light options are brought in proportion to what that showed.
+        the next plan aims lower or higher by how much of the promised saving was there.
 
         Raises:
             InputError: no plan meets the budget, or none was measured to meet the latency.
         """
         known, limit = (self if self.ms else self.timed(budget, say)), budget.latency_ms or 0.0
-        best, fastest = None, known.ms
+        aim, fastest = limit, known.ms
+        best: Plan | None = None
         for i in range(PLANS):
             try:
-                plan = known.plan(budget)
+                plan = known.plan(replace(budget, latency_ms=aim))
             except InputError:
-                if best is not None:
+                if i:
                     break
                 raise
             say(f"measuring plan {i + 1} on {budget.engine}")
@@ -139,25 +140,15 @@ class Study:
                 best = replace(plan, ms=(known.ms, ms))
             if NEAR * limit <= ms <= limit or not plan.steps:
                 break
-            replaced = [step.path for step in plan.steps]
-            kept = known.ms - sum(known.options[path][0].ms for path in replaced)
-            promised = plan.ms[1] if plan.ms else ms
-            off = (ms - kept) / max(promised - kept, 1e-9)
-            known = known.rescaled(min(2.0, max(0.5, off)))
+            promised = known.ms - (plan.ms[1] if plan.ms else ms)
+            kept = min(4.0, max(0.25, (known.ms - ms) / max(promised, 1e-9)))
+            aim = max(known.ms - (known.ms - (1 + NEAR) / 2 * limit) / kept, 1e-9)
         if best is None:
             raise InputError(
                 f"No plan was measured to take {limit:.3g} ms: the fastest took {fastest:.3g}, the original "
                 f"{known.ms:.3g} on {budget.engine}: ask for more."
             )
         return best
-
-    def rescaled(self, off: float) -> Study:
-        """The same where every option but the dense ones takes `off` times as long."""
-        options = {
-            path: [each[0], *(replace(one, ms=one.ms * off) for one in each[1:])]
-            for path, each in self.options.items()
-        }
-        return replace(self, options=options)
 
     def with_times(self, ms: Mapping[tuple[str, Kind | None], float], whole: float) -> Study:
         """The same with these milliseconds of (path, kind), and of the whole network."""
