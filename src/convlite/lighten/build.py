@@ -45,7 +45,7 @@ def build(
     log.stage("closed form", light)
     if plan.steps:
         once = {s.path: s.kind for s in plan.steps if known.survey.layers[s.path].calls == 1}
-        log.stage("refit", light, lambda: refit_(light, original, once, seen, known.sample.images))
+        log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
         log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
     if plan.steps and distil:
         log.stage(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..kinds import Kind
+from ..kinds import Kind, Separable
 from .answers import BATCH
 from .decompose import set_factors_
 from .fit import Factors, fit
@@ -23,6 +23,7 @@ def refit_(
     original: nn.Module,
     kinds: Mapping[str, Kind],
     seen: Mapping[str, Observed],
+    mixes: Mapping[str, Tensor],
     images: Tensor,
 ) -> None:
     """Fit each replaced layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
@@ -34,6 +35,7 @@ def refit_(
         light: changed in place; in eval mode.
         kinds: path → kind, for the layers to fit; each runs once an image.
         seen: what `observe` saw on the same images.
+        mixes: path → as from `Curvature.root`.
     """
     dense, modules = dict(original.named_modules()), dict(light.named_modules())
 
@@ -48,7 +50,7 @@ def refit_(
             target = sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
             best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
             target = Target(best, target.second, target.cross, target.energy)
-            set_factors_(module, *fitted(kinds[path], at, target, sums))
+            set_factors_(module, *fitted(kinds[path], at, mixes[path], target, sums))
 
         return hook
 
@@ -56,25 +58,26 @@ def refit_(
         light(images)
 
 
-def fitted(kind: Kind, at: Observed, target: Target, sums: Sums) -> tuple[Factors, Tensor | None]:
+def fitted(kind: Kind, at: Observed, mix: Tensor, target: Target, sums: Sums) -> tuple[Factors, Tensor | None]:
     """The factors that come nearest a target, where the network's outputs feel it most, and the bias for them.
 
     Arguments:
+        mix: as from `Curvature.root`.
         sums: those that the target was made of.
     """
-    rows = row_weights(at)
-    factors = fit(kind, at.conv, target.weighted(rows))
-    kernel, last = factors.kernel / rows[:, None], factors.weights[-1]
-    unweighted = (*factors.weights[:-1], last / rows.view(-1, *(1,) * (last.ndim - 1)))
+    mix = mix_for(kind, mix)
+    factors = fit(kind, at.conv, target.mixed(mix))
+    kernel, last = torch.linalg.solve(mix, factors.kernel), factors.weights[-1]
+    unmixed = torch.linalg.solve(mix, last.flatten(1)).view_as(last)
     bias = (sums.y - kernel @ sums.x) / sums.rows if at.conv.bias else None
-    return Factors(unweighted, kernel), bias
+    return Factors((*factors.weights[:-1], unmixed), kernel), bias
 
 
-def row_weights(at: Observed) -> Tensor:
-    """√gain (M,), kept away from 0 so that every output channel is fitted."""
-    root = at.gain.sqrt()
-    mean = root.mean()
-    return (root / mean).clamp_min(1e-2) if bool(mean > 0) else torch.ones_like(root)
+def mix_for(kind: Kind, mix: Tensor) -> Tensor:
+    """What a kind's last layer can undo: all of a root of the curvature, or, if depthwise, its channels apart."""
+    if isinstance(kind, Separable) and kind.order == "pointwise_first":
+        return (mix @ mix).diagonal().sqrt().diag()
+    return mix
 
 
 def restate_norms_(light: nn.Module, images: Tensor) -> None:

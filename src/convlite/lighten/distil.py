@@ -14,6 +14,7 @@ from .answers import BATCH, Answers, float_outputs
 from .observe import hooked
 
 RATE = 5e-3
+MIXED = 0.5
 FEATURES = 1.0  # how much the blocks count beside the outputs
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
@@ -72,7 +73,9 @@ def distil_(
                 batch = images[part]
                 if augment is not None:
                     batch = augment(batch, generator)
-                if augment is None and not blocks:
+                if MIXED:
+                    batch = _mixed(batch, generator)
+                if augment is None and not blocks and not MIXED:
                     wanted = [out[part] for out in known.outputs]
                 else:
                     with torch.no_grad():
@@ -92,6 +95,14 @@ def distil_(
                 schedule.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()
+
+
+def _mixed(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Some of the images (N, C, H, W) blended each with another: the original answers for those too."""
+    n = len(batch)
+    share = torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)
+    other = batch[torch.randperm(n, generator=generator).to(batch.device)]
+    return torch.lerp(batch, other, share.to(batch).view(-1, 1, 1, 1))
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:

@@ -30,10 +30,11 @@ def lighten(
 ) -> Light:
     """A lighter network with the original's answers, from its trained weights and unlabelled images.
 
-    Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair or a bottleneck. Every
-    such form is fitted in closed form to what the layer really reads and writes; the choice with the least error
-    meets the budget; each new layer is then refitted on the light network's own activations; and a short
-    distillation, where asked for, trains the whole.
+    Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair (of all input channels
+    or of slices of them) or a bottleneck. Every such form is fitted in closed form to what the layer really reads
+    and writes, where the outputs feel it most; the choice with the least error meets the budget; each new layer is
+    then refitted on the light network's own activations; and a short distillation, where asked for, trains the
+    whole.
 
     Arguments:
         net: any module with `nn.Conv2d` in it; left exactly as it is. Or a `study` of it, which serves many

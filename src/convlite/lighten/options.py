@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from .calibrate import RIDGE, row_weights
+from .calibrate import RIDGE, mix_for
 from .candidates import candidates
+from .curvature import Curvature
 from .fit import family, form_of, rank_of
 from .observe import Observed
 from .plan import Option
 from .survey import Layer
 
 
-def options_of(module: nn.Conv2d, layer: Layer, at: Observed) -> list[Option]:
+def options_of(module: nn.Conv2d, layer: Layer, at: Observed, felt: Curvature, mix: Tensor) -> list[Option]:
     """The dense convolution first, then every candidate.
 
     Arguments:
         module: the dense convolution.
         layer: its value and how often it runs.
         at: what was observed there.
+        felt, mix: how the outputs feel it, and the root of that for its channels.
     """
-    rows = row_weights(at)
-    target = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE).weighted(rows)
-    gain = float((at.gain / rows**2).mean())  # of the weighted outputs
+    target = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE)
+    dense = module.weight.detach().flatten(1)  # (M, D)
     energy = max(float(target.energy.sum()), 1e-300)
     options = [Option(None, layer.cost(None), 0.0, 0.0)]
     for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
         kinds = list(alike)
-        form = form_of(kinds[0], at.conv, target, max(rank_of(kind, at.conv) for kind in kinds))
+        own = mix_for(kinds[0], mix)
+        form = form_of(kinds[0], at.conv, target.mixed(own), max(rank_of(kind, at.conv) for kind in kinds))
         for kind in kinds:
-            error = max(0.0, form.error(kind))
-            options.append(Option(kind, layer.cost(kind), error * gain, error / energy))
+            kernel = torch.linalg.solve(own, form.fit(kind).kernel)
+            error = float(target.error(kernel).sum()) / energy
+            options.append(Option(kind, layer.cost(kind), felt.effect(kernel - dense), error))
     return options

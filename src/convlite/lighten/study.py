@@ -17,6 +17,7 @@ from ..models.surgery import replace_
 from .answers import Answers, answers
 from .calibrate import RIDGE, fitted
 from .choose import choose
+from .curvature import curvatures
 from .fit import Factors
 from .images import gather, split
 from .latency import check_engine, layer_times, network_time
@@ -40,6 +41,7 @@ class Study:
         survey: which convolutions can be replaced, and their cost.
         options: path → the ways to fill a layer's place, the dense one first.
         seen: path → what was observed there on `sample`.
+        mixes: path → how the outputs feel errors of its channels, as from `Curvature.root`.
         known: all images, and the original's answers.
         sample, unseen: those that are fitted on, and those that are only measured on.
         seed: of all random choices so far.
@@ -51,6 +53,7 @@ class Study:
     survey: Survey
     options: Mapping[str, Sequence[Option]]
     seen: Mapping[str, Observed]
+    mixes: Mapping[str, Tensor]
     known: Answers
     sample: Answers
     unseen: Answers
@@ -165,7 +168,7 @@ class Study:
         if (path, kind) not in self._fits:
             at = self.seen[path]
             target = at.sums.target(self._weight(path), centred=at.conv.bias, ridge=RIDGE)
-            self._fits[path, kind] = fitted(kind, at, target, at.sums)
+            self._fits[path, kind] = fitted(kind, at, self.mixes[path], target, at.sums)
         return self._fits[path, kind]
 
     def _loss(self, path: str, kind: Kind) -> float:
@@ -225,11 +228,15 @@ def study(
     say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
     convs = {path: conv for path, conv in original.named_modules() if isinstance(conv, nn.Conv2d)}
-    options = {}
+    say(f"seeing what the outputs feel of {len(found.layers)} convolutions")
+    felt = curvatures(original, seen, sample.images, seed=seed)
+    options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
-        options[path] = options_of(convs[path], layer, seen[path])
-    return Study(net, original, found, options, seen, known, sample, unseen, seed)
+        own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
+        mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.conv.bias, ridge=RIDGE).second)
+        options[path] = options_of(convs[path], layer, at, own, mixes[path])
+    return Study(net, original, found, options, seen, mixes, known, sample, unseen, seed)
 
 
 def laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:

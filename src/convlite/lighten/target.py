@@ -41,10 +41,10 @@ class Target:
         product = kernel @ self.second  # (M, D)
         return (self.energy + ((product - 2 * self.cross) * kernel).sum(1)).clamp_min(0)
 
-    def weighted(self, rows: Tensor) -> Target:
-        """The same target with each output channel's error weighted by rows² (M,)."""
-        column = rows[:, None]
-        return Target(column * self.weight, self.second, column * self.cross, rows**2 * self.energy)
+    def mixed(self, mix: Tensor) -> Target:
+        """The same target for outputs mixed by (M, M); of their energy the part that a kernel can explain."""
+        weight, cross = mix @ self.weight, mix @ self.cross
+        return Target(weight, self.second, cross, (weight * cross).sum(1))
 
 
 def own_target(weight: Tensor, second: Tensor | None = None) -> Target:
@@ -61,7 +61,7 @@ def own_target(weight: Tensor, second: Tensor | None = None) -> Target:
 
 def solve(gram: Tensor, right: Tensor) -> Tensor:
     """gram⁻¹·right for symmetric positive semidefinite (batches of) `gram`; directions without data get 0."""
-    return torch.cholesky_solve(right, _factor(gram))
+    return torch.cholesky_solve(right, lower(gram))
 
 
 def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
@@ -70,7 +70,7 @@ def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
     With S = L·Lᵀ these are the right singular vectors of rows·L, times L⁻¹, the most used first (whitened
     singular value decomposition, arXiv 2509.25136).
     """
-    half = _factor(second)  # (…, d, d)
+    half = lower(second)  # (…, d, d)
     whitened = rows @ half
     _, directions = torch.linalg.eigh(whitened.transpose(-2, -1) @ whitened)  # ascending
     top = directions[..., -rank:].flip(-1)  # (…, d, rank)
@@ -87,7 +87,7 @@ class Prefixes:
     """
 
     def __init__(self, gram: Tensor, right: Tensor) -> None:
-        self._factor = _factor(gram)
+        self._factor = lower(gram)
         self.explained = torch.linalg.solve_triangular(self._factor, right, upper=False)  # Z (Q, M)
 
     def last(self, q: int) -> Tensor:
@@ -96,7 +96,7 @@ class Prefixes:
         return torch.linalg.solve_triangular(upper, self.explained[:q], upper=True).T
 
 
-def _factor(gram: Tensor) -> Tensor:
+def lower(gram: Tensor) -> Tensor:
     """L of L·Lᵀ = gram (…, n, n), positive semidefinite up to roundings, made definite by the least ridge."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
     each = scale[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)

@@ -1,0 +1,113 @@
+"""How the network's outputs feel a change of a layer's kernel: to first order, from images alone.
+
+With f the outputs and v random signs, ∂(v·f)/∂W is taken image by image. The mean of its squared products with a
+change ΔW of the kernel is the squared change of the outputs: the Gauss-Newton curvature of their distance, which
+needs no labels. Samples of it know what errors at different places and in different channels have to do with each
+other; the squared gradients of a layer's outputs do not, and promise several times less error than there will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .answers import BATCH, ROUNDINGS, float_outputs
+from .observe import Observed, hooked
+from .patches import CHUNK, read_patches
+from .target import lower
+
+IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
+NUMBERS = 2**24  # of a layer's samples, beyond which there are fewer of them
+WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
+EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Samples (S, M, D) for a layer with kernel (M, D), scaled for outputs of variance 1."""
+
+    samples: Tensor
+
+    def effect(self, change: Tensor) -> float:
+        """Squared change of the outputs, relative to their variance, by a change of the kernel (M, D)."""
+        products = self.samples.flatten(1) @ change.flatten().to(self.samples.dtype)  # (S,)
+        return float(products.double().square().mean())
+
+    def root(self, second: Tensor) -> Tensor:
+        """How the outputs feel errors of this layer's output channels: a symmetric root (M, M), of mean 1.
+
+        The samples factor nearly into channels and patches (Martens and Grosse, arXiv 1503.05671); whitened by the
+        moments of patches (D, D) only the channels are left.
+        """
+        _, m, d = self.samples.shape
+        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))]
+        half = lower(second).to(some.dtype)
+        white = torch.linalg.solve_triangular(half, some.transpose(1, 2), upper=False)  # (S, D, M)
+        felt = torch.einsum("sdm,sdn->mn", white, white).double()
+        mean, one = felt.diagonal().mean(), torch.eye(m, dtype=torch.float64, device=felt.device)
+        values, vectors = torch.linalg.eigh(felt / mean + EVEN * one if bool(mean > 0) else one)
+        return vectors @ (values.clamp_min(0).sqrt()[:, None] * vectors.T)
+
+
+def curvatures(
+    net: nn.Module, seen: Mapping[str, Observed], images: Tensor, *, seed: int = 0
+) -> dict[str, Curvature]:
+    """Of every layer that was observed, from the first of the images (N, C, H, W); `net` in eval mode."""
+    if not seen:
+        return {}
+    images, modules = images[:IMAGES], dict(net.named_modules())
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {path: (at.conv.m, at.sums.second.shape[0]) for path, at in seen.items()}
+    samples = {
+        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, device=images.device)
+        for path, (m, d) in sizes.items()
+    }
+    calls: list[tuple[str, Tensor, Tensor]] = []
+
+    def keep(path: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+            calls.append((path, args[0].detach(), y))
+            return y.clone()  # what follows may work in place
+
+        return hook
+
+    energy = power = 0.0
+    with torch.enable_grad(), hooked({modules[path]: keep(path) for path in seen}):
+        for start in range(0, len(images), BATCH):
+            calls.clear()
+            batch = images[start : start + BATCH]
+            outputs = float_outputs(net(batch.clone().requires_grad_()))
+            loss = batch.new_zeros(())
+            for out in outputs:
+                signs = torch.randint(0, 2, out.shape, generator=generator).to(out) * 2 - 1
+                loss = loss + (out * signs).sum()
+                exact = out.detach().double()
+                energy += float((exact - exact.mean(0)).square().sum())
+                power += float(exact.square().sum())
+            # an output that answers to no input at all, or not to this layer, has no gradient
+            found = torch.autograd.grad(loss, [y for _, _, y in calls], allow_unused=True)
+            for (path, x, _), gradient in zip(calls, found):
+                room = samples[path][start : start + BATCH]
+                if gradient is not None and len(room):
+                    room += _by_image(x[: len(room)], gradient[: len(room)], seen[path])
+    scale = (len(images) / ((energy if energy > ROUNDINGS * power else power) or 1.0)) ** 0.5
+    return {path: Curvature(each.mul_(scale)) for path, each in samples.items()}
+
+
+def _by_image(x: Tensor, gradient: Tensor, at: Observed) -> Tensor:
+    """The kernel's gradient for each image (N, M, D), from inputs (N, C, H, W) and gradients (N, M, H', W').
+
+    A bias makes up for what a change of the kernel does to the mean: patches are then taken relative to theirs.
+    """
+    flat = gradient.flatten(2)  # (N, M, P)
+    places, columns = torch.arange(flat.shape[2], device=x.device), at.sums.second.shape[0]
+    some = max(1, CHUNK // (columns * len(places)))
+    found = [
+        g @ read_patches(part, at.conv, places.expand(len(part), -1)).view(len(part), -1, columns)
+        for part, g in zip(x.split(some), flat.split(some))
+    ]
+    product = torch.cat(found)
+    return product - flat.sum(2)[:, :, None] * at.means.to(flat.dtype) if at.conv.bias else product

@@ -1,0 +1,73 @@
+"""What the outputs are said to feel of a changed kernel, against what it does to them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from convlite.kinds import LowRank, Separable
+from convlite.lighten.calibrate import mix_for
+from convlite.lighten.curvature import EVEN, curvatures
+from convlite.lighten.observe import observe
+from convlite.lighten.survey import survey
+
+
+@pytest.fixture(scope="module")
+def images():
+    torch.manual_seed(0)
+    return torch.randn(60, 3, 8, 8).cumsum(2).cumsum(3) / 4 + 1
+
+
+def seen_by(net, images):
+    layers = survey(net, tuple(images.shape[1:])).layers
+    return observe(net, {path: layer.conv for path, layer in layers.items()}, images)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_effect_is_what_a_change_does_to_a_linear_network(images, bias, stride):
+    """One output has two random directions, of the same square: nothing is left to chance."""
+    torch.manual_seed(1)
+    head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride, 1, bias=bias), *head).eval()
+    seen = seen_by(net, images)
+    felt = curvatures(net, seen, images)["0"]
+    change = 0.1 * torch.randn(4, 27)
+    changed = copy.deepcopy(net)
+    with torch.no_grad():
+        changed[0].weight += change.view_as(changed[0].weight)
+        if bias:
+            changed[0].bias -= change @ seen["0"].means.float()
+        off, answers = changed(images) - net(images), net(images)
+    made = off.square().mean() / (answers - answers.mean(0)).square().mean()
+    assert felt.effect(change) == pytest.approx(float(made), rel=1e-3)
+
+
+def test_an_even_network_feels_all_channels_alike_and_a_root_says_which_it_does_not(images):
+    torch.manual_seed(2)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
+    with torch.no_grad():
+        net[3].weight[:] = torch.tensor([[3.0, 0, 0, 0], [0, 1.0, 1.0, 0]])
+    seen = seen_by(net, images)
+    root = curvatures(net, seen, images)["0"].root(seen["0"].sums.target(net[0].weight, centred=False).second)
+    torch.testing.assert_close(root, root.T)
+    felt = root @ root - EVEN * torch.eye(4)
+    assert felt.diagonal().mean() == pytest.approx(1)
+    assert felt[3].abs().max() < 1e-6  # nothing reads it
+    assert felt[0, 0] == pytest.approx(9 * float(felt[1, 1]), rel=1e-4)
+    assert felt[1, 2] == pytest.approx(float(felt[1, 1]), rel=1e-4)  # the outputs feel their sum alone
+    assert mix_for(LowRank(1), root) is root
+    alone = mix_for(Separable("pointwise_first"), root)
+    torch.testing.assert_close(alone, (root @ root).diagonal().sqrt().diag())
+
+
+def test_layers_that_nothing_answers_to_are_felt_as_even(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    nn.init.zeros_(net[3].weight)
+    seen = seen_by(net, images)
+    felt = curvatures(net, seen, images)["0"]
+    assert felt.effect(torch.ones(4, 27)) == 0
+    torch.testing.assert_close(felt.root(torch.eye(27, dtype=torch.float64)), torch.eye(4, dtype=torch.float64))
