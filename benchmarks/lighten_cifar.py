@@ -86,7 +86,7 @@ def main() -> None:
                 )
                 rows.append({
                     "fewer": 1 / kept, "method": name, "seed": seed, "accuracy": score, "base": base,
-                    "seconds": seconds, "images": len(known.known.images), "distil": given.distil,
+                    "seconds": seconds, "images": known.images, "distil": given.distil,
                 })  # fmt: skip
                 if given.json:
                     given.json.write_text(json.dumps({"machine": here.to_dict(), "rows": rows}, indent=1) + "\n")
@@ -113,7 +113,7 @@ def theirs(make: Make, known: Study, share: float, epochs: int, augment: Augment
     light = make(known, share).eval()
     restate_norms_(light, known.sample.images)
     if epochs:
-        distil_(light, known.original, known.known, epochs=epochs, seed=seed, augment=augment)
+        distil_(light, known.original, known.trained, epochs=epochs, seed=seed, augment=augment)
     return light
 
 

@@ -7,6 +7,7 @@ from .errors import ConvliteError, InputError, RunError
 from .lighten import Budget, Plan, apply, lighten, study
 from .models import create
 from .models.saved import load, save
+from .models.surgery import as_convs
 
 _importing.done()
 
@@ -20,6 +21,7 @@ __all__ = [
     "RunError",
     "analyse",
     "apply",
+    "as_convs",
     "create",
     "kinds",
     "lighten",

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from nets import Awkward, plain, unit
+from nets import Awkward, Standardised, plain, unit
 from torch import nn
 
 import convlite as cl
@@ -312,3 +312,42 @@ def test_blocks_that_run_twice_or_give_no_tensor_are_compared_too(images):
     torch.manual_seed(7)
     light = cl.lighten(Awkward().eval(), images, cl.Budget(macs=0.9), distil=2)
     assert light.record.stages[-1].name == "distil" and math.isfinite(light.record.stages[-1].tried)
+
+
+def standard(layer):
+    conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+    conv.load_state_dict({"weight": layer.kernel().detach(), "bias": layer.bias.detach()})
+    return conv
+
+
+def own_layers():
+    torch.manual_seed(8)
+    own = Standardised(12, 16, 3, 2, 1)
+    return nn.Sequential(
+        unit(3, 12), own, nn.ReLU(), own_again := Standardised(16, 16, 3), nn.ReLU(), own_again
+    ).eval()
+
+
+def test_layers_of_ones_own_are_lightened_as_the_convolutions_they_are(images):
+    net = own_layers()
+    before = outputs(net, images)
+    plain_net = cl.as_convs(net, {Standardised: standard})
+    torch.testing.assert_close(outputs(plain_net, images), before, rtol=1e-4, atol=1e-4)
+    assert plain_net[3] is plain_net[5]  # one layer in two places stays one
+    assert isinstance(net[1], Standardised)
+    replaced = {step.path for step in cl.lighten(plain_net, images, cl.Budget(macs=0.5)).plan.steps}
+    assert replaced & {"1", "3"}
+
+
+@pytest.mark.parametrize(
+    ("makers", "said"),
+    [
+        ({nn.Linear: standard}, "is a Linear"),
+        ({Standardised: lambda layer: nn.ReLU()}, "gave a ReLU"),
+        ({Standardised: lambda layer: nn.Conv2d(12, 16, 3)}, "answers otherwise"),
+        ({Standardised: lambda layer: nn.Conv2d(5, 16, 3)}, "can't be compared"),
+    ],
+)
+def test_makers_that_do_something_else_are_refused(makers, said):
+    with pytest.raises(InputError, match=said):
+        cl.as_convs(own_layers(), makers)

@@ -54,7 +54,7 @@ def build(
             lambda: distil_(
                 light,
                 original,
-                known.known,
+                known.trained,
                 epochs=distil,
                 blocks=blocks_of([step.path for step in plan.steps]),
                 seed=seed,
@@ -64,4 +64,4 @@ def build(
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost
-    return Light(light, plan, Record(tuple(log.stages), known.survey.cost, after, len(known.known.images), seed))
+    return Light(light, plan, Record(tuple(log.stages), known.survey.cost, after, known.images, seed))

@@ -14,7 +14,7 @@ from .answers import BATCH, Answers, float_outputs
 from .observe import hooked
 
 RATE = 5e-3
-MIXED = 0.5
+MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
@@ -39,11 +39,11 @@ def distil_(
 
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
-    with few images it says much more than the outputs do. AdamW, a tenth of the steps to warm up, then cosine
-    to zero.
+    with few images it says much more than the outputs do. Half of the images are blended (Zhang et al., arXiv
+    1710.09412; Beyer et al., arXiv 2106.05237). AdamW, a tenth of the steps to warm up, then cosine to zero.
 
     Arguments:
-        known: the images, and the original's answers.
+        known: the images, and the original's answers: the scale of its outputs.
         blocks: modules of both networks whose outputs are compared too; see `blocks_of`.
         augment: changes a batch at random; the original then answers for the changed images.
         say: told after each step how far it is.
@@ -73,13 +73,9 @@ def distil_(
                 batch = images[part]
                 if augment is not None:
                     batch = augment(batch, generator)
-                if MIXED:
-                    batch = _mixed(batch, generator)
-                if augment is None and not blocks and not MIXED:
-                    wanted = [out[part] for out in known.outputs]
-                else:
-                    with torch.no_grad():
-                        wanted = float_outputs(original(batch))
+                batch = _mixed(batch, generator)
+                with torch.no_grad():
+                    wanted = float_outputs(original(batch))
                 given = float_outputs(light(batch))
                 loss = torch.stack([((a - b) ** 2).mean() / s for a, b, s in zip(given, wanted, scales)]).sum()
                 apart = [_apart(a, b) for a, b in zip(ours.taken(), theirs.taken())]

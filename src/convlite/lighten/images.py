@@ -51,17 +51,17 @@ def gather(images: Tensor | Iterable[Any], device: torch.device) -> Tensor:
     return pool
 
 
-def split(known: Answers, seed: int) -> tuple[Answers, Answers]:
-    """Images to fit on (at most CALIBRATION), and others to measure on: a fifth, drawn at random.
+def split(known: Answers, seed: int) -> tuple[Answers, Answers, Answers]:
+    """Images to train on, those of them to fit on (at most CALIBRATION), and others to measure on.
 
-    Too few images to set any aside are used for both.
+    Measured on are a fifth, drawn at random. Too few images to set any aside are used for all three.
     """
     count = len(known.images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(known.images.device)
     held = min(count // 5, CALIBRATION // 4)
     held = held if held > 1 else 0
-    sample, unseen = order[held : held + CALIBRATION], order[:held] if held else order
-    return _some(known, sample), _some(known, unseen)
+    trained, unseen = order[held:], order[:held] if held else order
+    return _some(known, trained), _some(known, trained[:CALIBRATION]), _some(known, unseen)
 
 
 def _some(known: Answers, index: Tensor) -> Answers:

@@ -42,8 +42,9 @@ class Study:
         options: path → the ways to fill a layer's place, the dense one first.
         seen: path → what was observed there on `sample`.
         mixes: path → how the outputs feel errors of its channels, as from `Curvature.root`.
-        known: all images, and the original's answers.
-        sample, unseen: those that are fitted on, and those that are only measured on.
+        trained: images that may be trained on, and the original's answers.
+        sample, unseen: those of them that are fitted on, and others that are only measured on.
+        images: how many there are of all.
         seed: of all random choices so far.
         ms: what the original takes for a batch, where options have been timed: see `timed`.
     """
@@ -54,9 +55,10 @@ class Study:
     options: Mapping[str, Sequence[Option]]
     seen: Mapping[str, Observed]
     mixes: Mapping[str, Tensor]
-    known: Answers
+    trained: Answers
     sample: Answers
     unseen: Answers
+    images: int
     seed: int
     ms: float = 0.0
     _fits: dict[tuple[str, Kind], tuple[Factors, Tensor | None]] = field(default_factory=dict, repr=False)
@@ -223,8 +225,7 @@ def study(
     pool = gather(images, next((p.device for p in net.parameters()), torch.device("cpu")))
     say("counting")
     found = survey(original, tuple(pool.shape[1:]))
-    known = answers(original, pool)
-    sample, unseen = split(known, seed)
+    trained, sample, unseen = split(answers(original, pool), seed)
     say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
     convs = {path: conv for path, conv in original.named_modules() if isinstance(conv, nn.Conv2d)}
@@ -236,7 +237,7 @@ def study(
         own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
         mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.conv.bias, ridge=RIDGE).second)
         options[path] = options_of(convs[path], layer, at, own, mixes[path])
-    return Study(net, original, found, options, seen, mixes, known, sample, unseen, seed)
+    return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
 
 
 def laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:

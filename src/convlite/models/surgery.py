@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import InputError
@@ -53,7 +55,58 @@ def replace_(net: nn.Module, kinds: Mapping[str, Kind], build: Build = new_layer
         "create": known["create"],
         "replaced": known["replaced"] | {path: kind.to_dict() for path, kind in kinds.items()},
     }
-    for parent in modules.values():
+    return _exchanged(net, fresh)
+
+
+def as_convs(net: nn.Module, makers: Mapping[type[nn.Module], Callable[[Any], nn.Conv2d]]) -> nn.Module:
+    """A copy of `net` in which layers of one's own are the plain convolutions that do the same.
+
+    What knows `nn.Conv2d` alone, such as `lighten`, can then work on them.
+
+    Arguments:
+        net: left as it is.
+        makers: type of layer → what makes the convolution, with the layer's weights, from such a layer.
+
+    Returns:
+        The copy, in eval mode.
+
+    Raises:
+        InputError: no layer of these types, or a convolution that answers otherwise than its layer.
+    """
+    copied = copy.deepcopy(net).eval()
+    fresh = {}
+    for path, module in copied.named_modules():
+        if type(module) in makers:
+            fresh[module] = made = makers[type(module)](module)
+            if not isinstance(made, nn.Conv2d):
+                raise InputError(f"Expected an nn.Conv2d for {path!r}, the maker gave a {type(made).__name__}.")
+            _check_same(path, module, made.eval())
+    if not fresh:
+        raise InputError(f"No layer of {type(net).__name__} is a {' or a '.join(t.__name__ for t in makers)}.")
+    return _exchanged(copied, fresh)
+
+
+def _check_same(path: str, layer: nn.Module, conv: nn.Conv2d) -> None:
+    """On random images, small but larger than the kernel."""
+    height, width = (16 + k * d for k, d in zip(conv.kernel_size, conv.dilation))
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(2, conv.in_channels, height, width, generator=source).to(conv.weight)  # (2, C, H, W)
+    try:
+        with torch.no_grad():
+            wanted, given = layer(x), conv(x)
+    except RuntimeError as error:
+        raise InputError(f"The layer {path!r} and its convolution can't be compared: {error}") from error
+    near = 1e-4 * float(wanted.abs().max())
+    if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=1e-3, atol=near):
+        raise InputError(
+            f"The convolution made for {path!r} answers otherwise than the {type(layer).__name__}: "
+            f"{tuple(given.shape)} and {tuple(wanted.shape)} for images of {tuple(x.shape)}."
+        )
+
+
+def _exchanged(net: nn.Module, fresh: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """`net`, or what stands for it, with modules exchanged wherever they stand."""
+    for parent in list(net.modules()):
         for name, child in list(parent._modules.items()):  # named_children() would skip a second name
             if child in fresh:
                 setattr(parent, name, fresh[child])
