@@ -108,6 +108,6 @@ def _exchanged(net: nn.Module, fresh: Mapping[nn.Module, nn.Module]) -> nn.Modul
     """`net`, or what stands for it, with modules exchanged wherever they stand."""
     for parent in list(net.modules()):
         for name, child in list(parent._modules.items()):  # named_children() would skip a second name
-            if child in fresh:
+            if child is not None and child in fresh:
                 setattr(parent, name, fresh[child])
     return fresh.get(net, net)
