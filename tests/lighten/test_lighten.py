@@ -61,7 +61,7 @@ def test_promised_error_is_the_error_of_the_layer(net, light, images):
     for step in light.plan.steps:
         conv, at = modules[step.path], seen[step.path]
         moments = at.sums.second / at.sums.rows
-        if conv.bias is not None:  # the bias makes up for the mean
+        if at.free:  # the bias, or the norm that follows, makes up for the mean
             mean = at.sums.x / at.sums.rows
             moments = moments - torch.outer(mean, mean)
         # not the same images as the plan's, nor its weights on outputs: near, not equal

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from ..models.surgery import replace_
-from .calibrate import refit_, restate_norms_
-from .decompose import set_factors_
+from .calibrate import put_, refit_, restate_norms_
 from .distil import Augment, blocks_of, distil_
 from .plan import Plan
 from .record import Light, Log, Record
@@ -39,9 +38,9 @@ def build(
     log = Log(known.unseen, watch, say)
     log.stage("original", original)
     light = replace_(laid_out(copy.deepcopy(known.net).eval(), FAST), {s.path: s.kind for s in plan.steps})
-    modules = dict(light.named_modules())
+    modules, dense = dict(light.named_modules()), dict(original.named_modules())
     for step in plan.steps:
-        set_factors_(modules[step.path], *known.fit(step.path, step.kind))
+        put_(modules, dense, step.path, seen[step.path], *known.fit(step.path, step.kind))
     log.stage("closed form", light)
     if plan.steps:
         once = {s.path: s.kind for s in plan.steps if known.survey.layers[s.path].calls == 1}

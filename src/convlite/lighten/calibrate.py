@@ -47,15 +47,35 @@ def refit_(
                 here = slice(start, start + BATCH)
                 sums.add(read_patches(x[here], at.conv, at.positions[here]), at.wanted[here].flatten(0, 1))
             weight = dense[path].weight
-            target = sums.target(weight, centred=at.conv.bias, ridge=RIDGE)
+            target = sums.target(weight, centred=at.free, ridge=RIDGE)
             best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
             target = Target(best, target.second, target.cross, target.energy)
-            set_factors_(module, *fitted(kinds[path], at, mixes[path], target, sums))
+            put_(modules, dense, path, at, *fitted(kinds[path], at, mixes[path], target, sums))
 
         return hook
 
     with torch.no_grad(), hooked({modules[path]: fit_now(path) for path in kinds}, before=True):
         light(images)
+
+
+def put_(
+    light: Mapping[str, nn.Module],
+    dense: Mapping[str, nn.Module],
+    path: str,
+    at: Observed,
+    factors: Factors,
+    bias: Tensor | None,
+) -> None:
+    """Write factors into a layer of the light network, and the bias into it or the norm that follows.
+
+    Arguments:
+        light, dense: the modules of both networks by path.
+    """
+    set_factors_(light[path], factors, bias)
+    if at.norm and not at.conv.bias and bias is not None:  # what is added before a norm is as if its mean were less
+        ours, theirs = light[at.norm].running_mean, dense[at.norm].running_mean
+        assert isinstance(ours, Tensor) and isinstance(theirs, Tensor)
+        ours.copy_(theirs - bias)
 
 
 def fitted(kind: Kind, at: Observed, mix: Tensor, target: Target, sums: Sums) -> tuple[Factors, Tensor | None]:
@@ -69,7 +89,7 @@ def fitted(kind: Kind, at: Observed, mix: Tensor, target: Target, sums: Sums) ->
     factors = fit(kind, at.conv, target.mixed(mix))
     kernel, last = torch.linalg.solve(mix, factors.kernel), factors.weights[-1]
     unmixed = torch.linalg.solve(mix, last.flatten(1)).view_as(last)
-    bias = (sums.y - kernel @ sums.x) / sums.rows if at.conv.bias else None
+    bias = (sums.y - kernel @ sums.x) / sums.rows if at.free else None
     return Factors((*factors.weights[:-1], unmixed), kernel), bias
 
 

@@ -110,4 +110,4 @@ def _by_image(x: Tensor, gradient: Tensor, at: Observed) -> Tensor:
         for part, g in zip(x.split(some), flat.split(some))
     ]
     product = torch.cat(found)
-    return product - flat.sum(2)[:, :, None] * at.means.to(flat.dtype) if at.conv.bias else product
+    return product - flat.sum(2)[:, :, None] * at.means.to(flat.dtype) if at.free else product

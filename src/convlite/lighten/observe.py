@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,19 @@ class Observed:
         positions: (N, P), the output positions looked at, for each image.
         wanted: (N, P, M), its outputs there, bias included.
         sums: second moments over all calls.
+        norm: the batch norm that alone reads its output and nothing else; "" for none.
     """
 
     conv: Conv
     positions: Tensor
     wanted: Tensor
     sums: Sums
+    norm: str = ""
+
+    @property
+    def free(self) -> bool:
+        """Whether a mean that the output is off by can be made up for: by a bias, or the norm that follows."""
+        return self.conv.bias or bool(self.norm)
 
     @property
     def means(self) -> Tensor:
@@ -76,6 +84,8 @@ def observe(
             images.new_empty(len(images), positions.shape[1], value.m),
             Sums.empty(columns, value.m, images.device),
         )
+    for path, norm in _norms(net, {path: modules[path] for path in convs}, images[:2]).items():
+        seen[path].norm = norm
     start = 0
 
     def look(path: str) -> Callable[..., None]:
@@ -91,3 +101,27 @@ def observe(
         for start in range(0, len(images), BATCH):
             net(images[start : start + BATCH])
     return seen
+
+
+def _norms(net: nn.Module, convs: Mapping[str, nn.Module], images: Tensor) -> dict[str, str]:
+    """The batch norm right after each convolution: path → path. Each of the two runs once."""
+    norms = {
+        path: module
+        for path, module in net.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+    }
+    outputs: list[tuple[str, Tensor]] = []  # kept, so that no other tensor gets the place of one of them
+    inputs: list[tuple[str, Tensor]] = []
+
+    def gave(path: str) -> Callable[..., None]:
+        return lambda module, args, y: outputs.append((path, y))
+
+    def took(path: str) -> Callable[..., None]:
+        return lambda module, args, y: inputs.append((path, args[0]))
+
+    hooks = {module: gave(path) for path, module in convs.items()}
+    with torch.no_grad(), hooked(hooks | {module: took(path) for path, module in norms.items()}):
+        net(images)
+    once = {path for path, count in Counter(path for path, _ in (*outputs, *inputs)).items() if count == 1}
+    reads = {id(x): norm for norm, x in inputs if norm in once}
+    return {path: reads[id(y)] for path, y in outputs if path in once and id(y) in reads}

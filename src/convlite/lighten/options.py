@@ -25,7 +25,7 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed, felt: Curvature, m
         at: what was observed there.
         felt, mix: how the outputs feel it, and the root of that for its channels.
     """
-    target = at.sums.target(module.weight, centred=at.conv.bias, ridge=RIDGE)
+    target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
     dense = module.weight.detach().flatten(1)  # (M, D)
     energy = max(float(target.energy.sum()), 1e-300)
     options = [Option(None, layer.cost(None), 0.0, 0.0)]

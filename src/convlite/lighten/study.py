@@ -169,14 +169,14 @@ class Study:
         """The factors, and the bias, of a kind in a layer's place, in closed form."""
         if (path, kind) not in self._fits:
             at = self.seen[path]
-            target = at.sums.target(self._weight(path), centred=at.conv.bias, ridge=RIDGE)
+            target = at.sums.target(self._weight(path), centred=at.free, ridge=RIDGE)
             self._fits[path, kind] = fitted(kind, at, self.mixes[path], target, at.sums)
         return self._fits[path, kind]
 
     def _loss(self, path: str, kind: Kind) -> float:
         """Squared error of the layer's own output with these factors, relative to its energy, without the ridge."""
         at = self.seen[path]
-        exact = at.sums.target(self._weight(path), centred=at.conv.bias)
+        exact = at.sums.target(self._weight(path), centred=at.free)
         kernel = self.fit(path, kind)[0].kernel
         return float(exact.error(kernel).sum()) / max(float(exact.energy.sum()), 1e-300)
 
@@ -235,7 +235,7 @@ def study(
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
         own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
-        mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.conv.bias, ridge=RIDGE).second)
+        mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.free, ridge=RIDGE).second)
         options[path] = options_of(convs[path], layer, at, own, mixes[path])
     return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
 
