@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..kinds import Kind, Separable
 from .answers import BATCH
+from .around import hooked
 from .decompose import set_factors_
 from .fit import Factors, fit
-from .observe import Observed, hooked
+from .observe import Observed, Shortcuts
 from .patches import Sums, read_patches
 from .target import Target, solve
 
@@ -28,8 +29,9 @@ def refit_(
 ) -> None:
     """Fit each replaced layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
 
-    So each layer makes up for the errors of those before it (Zhang et al., arXiv 1505.06798, section 2.3). The
-    light network runs once over all images: each layer is fitted the moment its inputs arrive, before it runs.
+    So each layer makes up for the errors of those before it (Zhang et al., arXiv 1505.06798, section 2.3), and the
+    last one of a residual branch for those of the shortcut (He et al., arXiv 1707.06168, section 3.3). The light
+    network runs once over all images: each layer is fitted the moment its inputs arrive, before it runs.
 
     Arguments:
         light: changed in place; in eval mode.
@@ -38,6 +40,7 @@ def refit_(
         mixes: path → as from `Curvature.root`.
     """
     dense, modules = dict(original.named_modules()), dict(light.named_modules())
+    shortcuts = Shortcuts(modules, {path: seen[path] for path in kinds})
 
     def fit_now(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -45,7 +48,10 @@ def refit_(
             sums = Sums.empty(at.sums.second.shape[0], at.conv.m, x.device)
             for start in range(0, len(x), BATCH):
                 here = slice(start, start + BATCH)
-                sums.add(read_patches(x[here], at.conv, at.positions[here]), at.wanted[here].flatten(0, 1))
+                wanted = at.wanted[here]
+                if at.around.shortcut:
+                    wanted = wanted - at.shortcut(shortcuts[path][here], here)
+                sums.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
             weight = dense[path].weight
             target = sums.target(weight, centred=at.free, ridge=RIDGE)
             best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
@@ -54,7 +60,7 @@ def refit_(
 
         return hook
 
-    with torch.no_grad(), hooked({modules[path]: fit_now(path) for path in kinds}, before=True):
+    with torch.no_grad(), shortcuts.held(), hooked({modules[path]: fit_now(path) for path in kinds}, before=True):
         light(images)
 
 
@@ -72,8 +78,10 @@ def put_(
         light, dense: the modules of both networks by path.
     """
     set_factors_(light[path], factors, bias)
-    if at.norm and not at.conv.bias and bias is not None:  # what is added before a norm is as if its mean were less
-        ours, theirs = light[at.norm].running_mean, dense[at.norm].running_mean
+    if (
+        at.around.norm and not at.conv.bias and bias is not None
+    ):  # what is added before a norm is as if its mean were less
+        ours, theirs = (modules[at.around.norm].running_mean for modules in (light, dense))
         assert isinstance(ours, Tensor) and isinstance(theirs, Tensor)
         ours.copy_(theirs - bias)
 

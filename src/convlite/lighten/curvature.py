@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .answers import BATCH, ROUNDINGS, float_outputs
-from .observe import Observed, hooked
+from .around import hooked
+from .observe import Observed
 from .patches import CHUNK, read_patches
 from .target import lower
 

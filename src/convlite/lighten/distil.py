@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from .answers import BATCH, Answers, float_outputs
-from .observe import hooked
+from .around import hooked
 
 RATE = 5e-3
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
