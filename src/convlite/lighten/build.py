@@ -43,7 +43,8 @@ def build(
         put_(modules, dense, step.path, seen[step.path], *known.fit(step.path, step.kind))
     log.stage("closed form", light)
     if plan.steps:
-        once = {s.path: s.kind for s in plan.steps if known.survey.layers[s.path].calls == 1}
+        kinds = {step.path: step.kind for step in plan.steps}
+        once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if layer.calls == 1}
         log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
         log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
     if plan.steps and distil:

@@ -22,12 +22,12 @@ RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of 
 def refit_(
     light: nn.Module,
     original: nn.Module,
-    kinds: Mapping[str, Kind],
+    kinds: Mapping[str, Kind | None],
     seen: Mapping[str, Observed],
     mixes: Mapping[str, Tensor],
     images: Tensor,
 ) -> None:
-    """Fit each replaced layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
+    """Fit each layer anew, from the inputs that the LIGHT network gives it to the ORIGINAL's outputs.
 
     So each layer makes up for the errors of those before it (Zhang et al., arXiv 1505.06798, section 2.3), and the
     last one of a residual branch for those of the shortcut (He et al., arXiv 1707.06168, section 3.3). The light
@@ -35,7 +35,7 @@ def refit_(
 
     Arguments:
         light: changed in place; in eval mode.
-        kinds: path → kind, for the layers to fit; each runs once an image.
+        kinds: path → kind, or None for one that stayed dense, of the layers to fit; each runs once an image.
         seen: what `observe` saw on the same images.
         mixes: path → as from `Curvature.root`.
     """
@@ -55,8 +55,12 @@ def refit_(
             weight = dense[path].weight
             target = sums.target(weight, centred=at.free, ridge=RIDGE)
             best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
+            kind = kinds[path]
+            if kind is None:
+                put_(modules, dense, path, at, Factors((best.view_as(weight),), best), bias_for(best, at, sums))
+                return
             target = Target(best, target.second, target.cross, target.energy)
-            put_(modules, dense, path, at, *fitted(kinds[path], at, mixes[path], target, sums))
+            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], target, sums))
 
         return hook
 
@@ -97,8 +101,12 @@ def fitted(kind: Kind, at: Observed, mix: Tensor, target: Target, sums: Sums) ->
     factors = fit(kind, at.conv, target.mixed(mix))
     kernel, last = torch.linalg.solve(mix, factors.kernel), factors.weights[-1]
     unmixed = torch.linalg.solve(mix, last.flatten(1)).view_as(last)
-    bias = (sums.y - kernel @ sums.x) / sums.rows if at.free else None
-    return Factors((*factors.weights[:-1], unmixed), kernel), bias
+    return Factors((*factors.weights[:-1], unmixed), kernel), bias_for(kernel, at, sums)
+
+
+def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
+    """What brings the mean of a kernel's outputs to that of the wanted ones (M,), where something takes it up."""
+    return (sums.y - kernel @ sums.x) / sums.rows if at.free else None
 
 
 def mix_for(kind: Kind, mix: Tensor) -> Tensor:

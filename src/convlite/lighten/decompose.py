@@ -51,8 +51,8 @@ def assemble(conv: nn.Conv2d, kind: Kind, factors: Factors) -> nn.Module:
 
 
 def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None) -> None:
-    """Write factors (and the bias, into the last convolution) into a module of their kind."""
-    convs = [child for child in module.children() if isinstance(child, nn.Conv2d)]
+    """Write factors (and the bias, into the last convolution) into a module of their kind, or a convolution."""
+    convs = [child for child in (module, *module.children()) if isinstance(child, nn.Conv2d)]
     with torch.no_grad():
         for conv, weight in zip(convs, balanced(factors.weights), strict=True):
             conv.weight.copy_(weight)
