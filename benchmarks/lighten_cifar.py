@@ -167,7 +167,7 @@ def tucker(known: Study, share: float) -> nn.Module:
             if min(layer.conv.k) > 1:
                 conv = light.get_submodule(path)
                 made = tltorch.FactorizedConv.from_conv(
-                    conv, rank=rank, factorization="tucker", decompose_weights=real
+                    conv, rank=rank, factorization="tucker", implementation="factorized", decompose_weights=real
                 )
                 light.set_submodule(path, made)
         return light

@@ -322,10 +322,8 @@ def standard(layer):
 
 def own_layers():
     torch.manual_seed(8)
-    own = Standardised(12, 16, 3, 2, 1)
-    return nn.Sequential(
-        unit(3, 12), own, nn.ReLU(), own_again := Standardised(16, 16, 3), nn.ReLU(), own_again
-    ).eval()
+    once, twice = Standardised(12, 16, 3, 2, 1), Standardised(16, 16, 3)
+    return nn.Sequential(unit(3, 12), once, nn.ReLU(), twice, nn.ReLU(), twice).eval()
 
 
 def test_layers_of_ones_own_are_lightened_as_the_convolutions_they_are(images):
