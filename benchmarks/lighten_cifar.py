@@ -63,7 +63,7 @@ def main() -> None:
     base, here = accuracy(net, data), machine()
     print(f"{here.processor}, {here.threads} threads, torch {here.torch}, load {here.load}")
     print(f"{given.run.name}: {100 * base:.2f}% on {len(data.test)} test pictures; --distil {given.distil}\n")
-    print("fewer MACs  method             seed  accuracy  change  seconds")
+    print("fewer MACs  method              seed  accuracy  change  seconds")
     rows = []
     for seed in given.seeds:
         begun = time.perf_counter()
@@ -80,7 +80,7 @@ def main() -> None:
                 kept = cl.analyse(light, known.survey.input).macs / known.survey.cost.macs
                 score = accuracy(light, data)
                 print(
-                    f"{1 / kept:9.2f}×  {name:<17}  {seed:>4}  {100 * score:7.2f}%  {100 * (score - base):+6.2f}"
+                    f"{1 / kept:9.2f}×  {name:<18}  {seed:>4}  {100 * score:7.2f}%  {100 * (score - base):+6.2f}"
                     f"  {seconds:7.1f}",
                     flush=True,
                 )
