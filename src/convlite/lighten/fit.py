@@ -49,15 +49,6 @@ class Form(ABC):
     def fit(self, kind: Any) -> Factors:
         """The factors of that kind, with its rank."""
 
-    def error(self, kind: Any) -> float:
-        """The error that `fit` makes, over all outputs."""
-        return float(self.target.error(self.fit(kind).kernel).sum())
-
-    @cached_property
-    def energy(self) -> float:
-        """Of the wanted outputs."""
-        return float(self.target.energy.sum())
-
     @property
     def blocks(self) -> Tensor:
         """S by input channel and pixel: (C, K², C, K²)."""
@@ -150,12 +141,6 @@ class _Sliced(Form):
     def _alternates(self, r: int) -> bool:
         return r * self.c * self.kk <= LARGEST
 
-    def error(self, kind: Any) -> float:
-        r = rank_of(kind, self.dense)
-        if self._alternates(r):
-            return super().error(kind)
-        return self.energy - float(self._shared.explained[: r * self._slices].square().sum())
-
     def fit(self, kind: Any) -> Factors:
         m, r, (s, most, d) = self.m, rank_of(kind, self.dense), self._directions.shape
         if r > most:
@@ -220,10 +205,6 @@ class _Asymmetric(Form):
     def _shared(self) -> Prefixes:
         return _projected(self._vertical, self.target, self.kw)
 
-    def error(self, kind: Asymmetric) -> float:
-        q = min(rank_of(kind, self.dense), len(self._vertical)) * self.kw
-        return self.energy - float(self._shared.explained[:q].square().sum())
-
     def fit(self, kind: Asymmetric) -> Factors:
         m, c, kh, kw = self.m, self.c, self.kh, self.kw
         wanted = rank_of(kind, self.dense)
@@ -241,13 +222,6 @@ class _LowRank(Form):
     def _outputs(self) -> tuple[Tensor, Tensor]:
         weight = self.target.weight
         return _falling(weight @ self.target.second @ weight.T)
-
-    def error(self, kind: LowRank) -> float:
-        values, _ = self._outputs
-        rest = self.energy - float(
-            (2 * self.target.cross - self.target.weight @ self.target.second).mul(self.target.weight).sum()
-        )
-        return rest + float(values[rank_of(kind, self.dense) :].sum())
 
     def fit(self, kind: LowRank) -> Factors:
         wanted = rank_of(kind, self.dense)
@@ -275,10 +249,6 @@ class _Bottleneck(Form):
         """How the outputs of the best kernel on `a` input directions vary: Zᵀ·Z is E[ŷ·ŷᵀ]."""
         explained = self._shared.explained[: a * self.kk]
         return _falling(explained.T @ explained)
-
-    def error(self, kind: Bottleneck) -> float:
-        a, b = self._ranks(kind)
-        return self.energy - float(self._outputs(a)[0][:b].sum())
 
     def fit(self, kind: Bottleneck) -> Factors:
         m, c, kk = self.m, self.c, self.kk
