@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 
 RATE = 5e-3
+WARM = 0.1  # of the steps, in which the rate rises
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
@@ -58,9 +60,7 @@ def distil_(
     steps = epochs * steps_each
     trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, RATE, total_steps=max(steps, 2), pct_start=0.1, cycle_momentum=False
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share((step + 0.5) / steps))
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
@@ -91,6 +91,13 @@ def distil_(
                 schedule.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()
+
+
+def _share(progress: float) -> float:
+    """Of the highest rate, when this share of the steps is done."""
+    if progress < WARM:
+        return progress / WARM
+    return (1 + math.cos(math.pi * min(1.0, (progress - WARM) / (1 - WARM)))) / 2
 
 
 def _mixed(batch: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,15 +26,21 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed, felt: Curvature, m
         felt, mix: how the outputs feel it, and the root of that for its channels.
     """
     target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
+    pull = RIDGE / (1 + RIDGE) * target.second.diagonal().mean()  # as the target has it
+    energy = (target.energy.sum() - pull * target.weight.square().sum()).clamp_min(1e-300)
     dense = module.weight.detach().flatten(1)  # (M, D)
-    energy = max(float(target.energy.sum()), 1e-300)
-    options = [Option(None, layer.cost(None), 0.0, 0.0)]
+    options = [Option(None, layer.cost(None), 0.0)]
     for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
         kinds = list(alike)
         own = mix_for(kinds[0], mix)
+        unmix = torch.linalg.inv(own)
         form = form_of(kinds[0], at.conv, target.mixed(own), max(rank_of(kind, at.conv) for kind in kinds))
         for kind in kinds:
-            kernel = torch.linalg.solve(own, form.fit(kind).kernel)
-            error = float(target.error(kernel).sum()) / energy
-            options.append(Option(kind, layer.cost(kind), felt.effect(kernel - dense), error))
+            kernel = unmix @ form.fit(kind).kernel
+            # a kernel whose last factor is solved for leaves E[y²] - E[y·ŷ], of which the pull is no error
+            left = target.energy.sum() - (target.cross * kernel).sum()
+            own_error = left - pull * (kernel - target.weight).square().sum()
+            options.append(
+                Option(kind, layer.cost(kind), felt.effect(kernel - dense), float((own_error / energy).clamp_min(0)))
+            )
     return options

@@ -79,7 +79,7 @@ class Study:
             raise InputError(self._nothing())
         choice = choose(self.options, before, limits)
         steps = [
-            Step(path, one.kind, self.options[path][0].cost, one.cost, self._loss(path, one.kind), one.error)
+            Step(path, one.kind, self.options[path][0].cost, one.cost, one.layer_error, one.error)
             for path, one in choice.options.items()
             if one.kind is not None
         ]
@@ -172,13 +172,6 @@ class Study:
             target = at.sums.target(self._weight(path), centred=at.free, ridge=RIDGE)
             self._fits[path, kind] = fitted(kind, at, self.mixes[path], target, at.sums)
         return self._fits[path, kind]
-
-    def _loss(self, path: str, kind: Kind) -> float:
-        """Squared error of the layer's own output with these factors, relative to its energy, without the ridge."""
-        at = self.seen[path]
-        exact = at.sums.target(self._weight(path), centred=at.free)
-        kernel = self.fit(path, kind)[0].kernel
-        return float(exact.error(kernel).sum()) / max(float(exact.energy.sum()), 1e-300)
 
     def _weight(self, path: str) -> Tensor:
         return self.original.get_submodule(path).weight  # type: ignore[return-value]
