@@ -12,8 +12,13 @@ from torch.utils import _pytree as pytree
 
 from ..errors import InputError, RunError
 
-BATCH = 64  # images run at once
+BATCH, PIXELS = 64, 2**20  # images run at once, and pixels of theirs, at most
 ROUNDINGS = 1e-9  # of an output's power: what varies by less does not vary
+
+
+def batch_of(images: Tensor) -> int:
+    """How many of the images (N, C, H, W) to run at once."""
+    return max(1, min(BATCH, PIXELS // (images.shape[2] * images.shape[3])))
 
 
 def float_outputs(out: Any) -> list[Tensor]:
@@ -50,8 +55,9 @@ class Answers:
         """
         distance = 0.0
         with torch.no_grad():
-            for start in range(0, len(self.images), BATCH):
-                here = slice(start, start + BATCH)
+            step = batch_of(self.images)
+            for start in range(0, len(self.images), step):
+                here = slice(start, start + step)
                 for wanted, given in zip(self.outputs, float_outputs(light(self.images[here]))):
                     distance += float((wanted[here] - given).double().square().sum())
         return distance / len(self.images) / max(sum(self.variances), 1e-30)
@@ -72,7 +78,7 @@ def answers(original: nn.Module, images: Tensor) -> Answers:
     """
     parts: list[list[Tensor]] = []
     with torch.no_grad():
-        for batch in images.split(BATCH):
+        for batch in images.split(batch_of(images)):
             try:
                 found = float_outputs(original(batch))
             except RuntimeError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Kind, Separable
-from .answers import BATCH
+from .answers import BATCH, batch_of
 from .around import hooked
 from .decompose import set_factors_
 from .fit import Factors, fit
@@ -131,7 +131,7 @@ def restate_norms_(light: nn.Module, images: Tensor) -> None:
             norm.momentum = None  # a plain average over all batches
             norm.train()
         with torch.no_grad():
-            for batch in images.split(BATCH):
+            for batch in images.split(batch_of(images)):
                 light(batch)
     finally:
         for norm, momentum, mode in zip(norms, momenta, modes):

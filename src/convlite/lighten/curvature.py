@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .answers import BATCH, ROUNDINGS, float_outputs
+from .answers import ROUNDINGS, batch_of, float_outputs
 from .around import hooked
 from .observe import Observed
 from .patches import CHUNK, read_patches
 from .target import lower
 
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
-NUMBERS = 2**24  # of a layer's samples, beyond which there are fewer of them
+NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
+SHORT = torch.bfloat16  # of samples: they are many, and far less exact than that
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
 
 
@@ -31,6 +32,10 @@ class Curvature:
     """Samples (S, M, D) for a layer with kernel (M, D), scaled for outputs of variance 1."""
 
     samples: Tensor
+
+    def single(self) -> Curvature:
+        """The same in single precision, in which processors calculate fast."""
+        return Curvature(self.samples.float())
 
     def effect(self, change: Tensor) -> float:
         """Squared change of the outputs, relative to their variance, by a change of the kernel (M, D)."""
@@ -63,7 +68,7 @@ def curvatures(
     generator = torch.Generator().manual_seed(seed)
     sizes = {path: (at.conv.m, at.sums.second.shape[0]) for path, at in seen.items()}
     samples = {
-        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, device=images.device)
+        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, dtype=SHORT, device=images.device)
         for path, (m, d) in sizes.items()
     }
     calls: list[tuple[str, Tensor, Tensor]] = []
@@ -75,25 +80,26 @@ def curvatures(
 
         return hook
 
-    energy = power = 0.0
+    power, sums, step = 0.0, dict[int, Tensor](), batch_of(images)
     with torch.enable_grad(), hooked({modules[path]: keep(path) for path in seen}):
-        for start in range(0, len(images), BATCH):
+        for start in range(0, len(images), step):
             calls.clear()
-            batch = images[start : start + BATCH]
+            batch = images[start : start + step]
             outputs = float_outputs(net(batch.clone().requires_grad_()))
             loss = batch.new_zeros(())
-            for out in outputs:
+            for i, out in enumerate(outputs):
                 signs = torch.randint(0, 2, out.shape, generator=generator).to(out) * 2 - 1
                 loss = loss + (out * signs).sum()
                 exact = out.detach().double()
-                energy += float((exact - exact.mean(0)).square().sum())
+                sums[i] = sums.get(i, 0.0) + exact.sum(0)
                 power += float(exact.square().sum())
             # an output that answers to no input at all, or not to this layer, has no gradient
             found = torch.autograd.grad(loss, [y for _, _, y in calls], allow_unused=True)
             for (path, x, _), gradient in zip(calls, found):
-                room = samples[path][start : start + BATCH]
+                room = samples[path][start : start + step]
                 if gradient is not None and len(room):
                     room += _by_image(x[: len(room)], gradient[: len(room)], seen[path])
+    energy = power - sum(float(each.square().sum()) for each in sums.values()) / len(images)
     scale = (len(images) / ((energy if energy > ROUNDINGS * power else power) or 1.0)) ** 0.5
     return {path: Curvature(each.mul_(scale)) for path, each in samples.items()}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Conv
-from .answers import BATCH
+from .answers import batch_of
 from .around import Around, around, hooked
 from .patches import Sums, read_outputs, read_patches, sample_positions
 
@@ -77,7 +77,7 @@ def observe(
             beside.get(path, Around()),
         )
     shortcuts = Shortcuts(modules, seen)
-    start = 0
+    start, step = 0, batch_of(images)
 
     def look(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
@@ -92,8 +92,8 @@ def observe(
         return hook
 
     with torch.no_grad(), shortcuts.held(), hooked({modules[path]: look(path) for path in convs}):
-        for start in range(0, len(images), BATCH):
-            net(images[start : start + BATCH])
+        for start in range(0, len(images), step):
+            net(images[start : start + step])
     return seen
 
 

@@ -12,7 +12,7 @@ from ..kinds import Conv
 from .target import Target
 
 ROWS_PER_COLUMN = 24  # sampled patches for each number in a patch: enough that moments are well determined
-LEAST_ROWS = 2**15
+LEAST_ROWS = 2**14
 CHUNK = 2**25  # numbers of patches held at once (256 MiB in float64)
 
 

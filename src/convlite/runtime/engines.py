@@ -169,6 +169,8 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Run:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what goes wrong is raised too
+    # else its threads go on spinning after an answer, and whatever runs next waits for them
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     with _said("onnxruntime", path, errors):
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     ends = session.get_inputs(), session.get_outputs()
