@@ -1,6 +1,7 @@
 """What the outputs are said to feel of a changed kernel, against what it does to them."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -71,3 +72,17 @@ def test_layers_that_nothing_answers_to_are_felt_as_even(images):
     felt = curvatures(net, seen, images)["0"]
     assert felt.effect(torch.ones(4, 27)) == 0
     torch.testing.assert_close(felt.root(torch.eye(27, dtype=torch.float64)), torch.eye(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_how_many_images_run_at_once_changes_nothing(images, monkeypatch, at_once):
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
+    seen, change = seen_by(net, images), torch.randn(4, 27)
+    felt = curvatures(net, seen, images)["0"].effect(change)
+    monkeypatch.setattr(
+        sys.modules["convlite.lighten.answers"], "PIXELS", at_once * images.shape[2] * images.shape[3]
+    )
+    assert curvatures(net, seen, images)["0"].effect(change) == pytest.approx(felt, rel=1e-3)
+    again = seen_by(net, images)["0"].sums
+    torch.testing.assert_close(again.second, seen["0"].sums.second, rtol=1e-5, atol=1e-5)

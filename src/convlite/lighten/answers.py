@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import InputError, RunError
 
-BATCH, PIXELS = 64, 2**20  # images run at once, and pixels of theirs, at most
+BATCH, PIXELS = 64, 2**19  # images run at once, and pixels of theirs, at most
 ROUNDINGS = 1e-9  # of an output's power: what varies by less does not vary
 
 

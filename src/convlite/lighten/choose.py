@@ -15,6 +15,7 @@ from ..errors import InputError
 from .plan import Option, Uses, uses
 
 GAP = 1e-4  # of the error, at which a choice is as good as the best
+ABSOLUTE = 1e-6  # what the solver drops in any case, and does not say so in its bound; nor does it of the gap
 SECONDS = 5.0  # after which the best so far will do
 MARGIN = 2e-6  # of a limit: what the solver may overstep it by for roundings
 
@@ -89,20 +90,26 @@ def _solve(
     layer = np.repeat(np.arange(len(counts)), counts)
     one_each = csr_array((np.ones(len(layer)), (layer, np.arange(len(layer)))))
     limits = np.array([used[name] / max(room[name], 1e-30) for name in room])
-    # Errors span many orders of magnitude: beside a sum of order 1 the solver sees the ones that matter.
-    scale = max(
-        sum(np.split(np.array(errors), np.cumsum(counts)[:-1])[i].max() for i in range(len(counts))), 1e-300
-    )
-    found = milp(
-        np.array(errors) / scale,
-        integrality=np.ones(len(layer)),
-        bounds=(0, 1),
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(limits, -np.inf, 1 - margin)],
-        options={"mip_rel_gap": GAP, "time_limit": SECONDS},
-    )
-    if found.x is None:
-        return None
-    return found.x.round(), max(0.0, float(found.mip_dual_bound) * scale)
+    error = np.array(errors)
+    best: tuple[np.ndarray, float] | None = None
+    scale, most = sum(each.max() for each in np.split(error, np.cumsum(counts)[:-1])), np.inf
+    # Errors span many orders of magnitude, and the solver sees those near 1. So it is asked again for less than it
+    # found, in units of that; what alone is more can be left out.
+    for _ in range(2):
+        found = milp(
+            error / max(scale, 1e-300),
+            integrality=np.ones(len(layer)),
+            bounds=(0, (error <= most).astype(float)),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(limits, -np.inf, 1 - margin)],
+            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+        )
+        if found.x is None:
+            break
+        taken = found.x.round()
+        bound = max(0.0, float(found.mip_dual_bound) * (1 - GAP) - ABSOLUTE) * scale
+        best, scale = (taken, bound), float(error @ taken)
+        most = scale
+    return best
 
 
 def _unreachable(options: Mapping[str, Sequence[Option]], before: Uses, limits: Uses) -> str:

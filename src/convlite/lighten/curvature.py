@@ -23,7 +23,6 @@ from .target import lower
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
 NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
-SHORT = torch.bfloat16  # of samples: they are many, and far less exact than that
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
 
 
@@ -32,10 +31,6 @@ class Curvature:
     """Samples (S, M, D) for a layer with kernel (M, D), scaled for outputs of variance 1."""
 
     samples: Tensor
-
-    def single(self) -> Curvature:
-        """The same in single precision, in which processors calculate fast."""
-        return Curvature(self.samples.float())
 
     def effect(self, change: Tensor) -> float:
         """Squared change of the outputs, relative to their variance, by a change of the kernel (M, D)."""
@@ -68,7 +63,7 @@ def curvatures(
     generator = torch.Generator().manual_seed(seed)
     sizes = {path: (at.conv.m, at.sums.second.shape[0]) for path, at in seen.items()}
     samples = {
-        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, dtype=SHORT, device=images.device)
+        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, device=images.device)
         for path, (m, d) in sizes.items()
     }
     calls: list[tuple[str, Tensor, Tensor]] = []

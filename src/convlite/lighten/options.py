@@ -39,8 +39,6 @@ def options_of(module: nn.Conv2d, layer: Layer, at: Observed, felt: Curvature, m
             kernel = unmix @ form.fit(kind).kernel
             # a kernel whose last factor is solved for leaves E[y²] - E[y·ŷ], of which the pull is no error
             left = target.energy.sum() - (target.cross * kernel).sum()
-            own_error = left - pull * (kernel - target.weight).square().sum()
-            options.append(
-                Option(kind, layer.cost(kind), felt.effect(kernel - dense), float((own_error / energy).clamp_min(0)))
-            )
+            lost = float(((left - pull * (kernel - target.weight).square().sum()) / energy).clamp_min(0))
+            options.append(Option(kind, layer.cost(kind), felt.effect(kernel - dense), lost))
     return options

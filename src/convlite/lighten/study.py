@@ -227,7 +227,7 @@ def study(
     options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
-        own, at = felt.pop(path).single(), seen[path]  # they are large: each goes once it is used
+        own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
         mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.free, ridge=RIDGE).second)
         options[path] = options_of(convs[path], layer, at, own, mixes[path])
     return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
