@@ -104,11 +104,13 @@ def _solve(
             options={"mip_rel_gap": GAP, "time_limit": SECONDS},
         )
         if found.x is None:
-            break
+            break  # the first time: none fits
         taken = found.x.round()
         bound = max(0.0, float(found.mip_dual_bound) * (1 - GAP) - ABSOLUTE) * scale
-        best, scale = (taken, bound), float(error @ taken)
-        most = scale
+        scale = most = float(error @ taken)
+        best = taken, bound
+        if not scale:
+            break
     return best
 
 
