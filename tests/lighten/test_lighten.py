@@ -349,3 +349,10 @@ def test_layers_of_ones_own_are_lightened_as_the_convolutions_they_are(images):
 def test_makers_that_do_something_else_are_refused(makers, said):
     with pytest.raises(InputError, match=said):
         cl.as_convs(own_layers(), makers)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+def test_any_number_of_steps_distils(net, images, epochs):
+    """Of 96 images 77 are trained on, one step an epoch."""
+    stage = cl.lighten(net, images, cl.Budget(macs=0.5), distil=epochs).record.stages[-1]
+    assert stage.name == "distil" and math.isfinite(stage.tried)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
+from ..train.recipe import Recipe
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 
 RATE = 5e-3
-WARM = 0.1  # of the steps, in which the rate rises
+SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
@@ -60,7 +60,7 @@ def distil_(
     steps = epochs * steps_each
     trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share((step + 0.5) / steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULE.rate_at((step + 0.5) / steps))
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
@@ -91,13 +91,6 @@ def distil_(
                 schedule.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()
-
-
-def _share(progress: float) -> float:
-    """Of the highest rate, when this share of the steps is done."""
-    if progress < WARM:
-        return progress / WARM
-    return (1 + math.cos(math.pi * min(1.0, (progress - WARM) / (1 - WARM)))) / 2
 
 
 def _mixed(batch: Tensor, generator: torch.Generator) -> Tensor:
