@@ -74,6 +74,13 @@ def _split(padding: Padding) -> tuple[Padding, Padding]:
     return (vertical, 0), (0, horizontal)
 
 
+def _expect_whole(name: str, value: int, groups: int) -> None:
+    if groups < 1 or value % groups:
+        raise InputError(
+            f"Each of {groups} groups needs its share of the {name}, and {value} is no multiple of that."
+        )
+
+
 class _Chain(nn.Module):
     """Convolutions run one after the other, with the attributes by which code inspects an `nn.Conv2d`."""
 
@@ -181,6 +188,7 @@ class AsymmetricConv2d(_Chain):
 
     Arguments:
         rank: channels between the two; `out_channels` where left out.
+        groups: of channels that don't see each other; each has its share of the `rank`.
     """
 
     def __init__(
@@ -192,6 +200,7 @@ class AsymmetricConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         *,
+        groups: int = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
@@ -199,8 +208,9 @@ class AsymmetricConv2d(_Chain):
         rank: int | None = None,
         between: Between = None,
     ) -> None:
-        rest: Any = {"padding_mode": padding_mode, "device": device, "dtype": dtype}
+        rest: Any = {"groups": groups, "padding_mode": padding_mode, "device": device, "dtype": dtype}
         mid = out_channels if rank is None else rank
+        _expect_whole("rank", mid, groups)
         (kh, kw), (sh, sw), (dh, dw) = _pair(kernel_size), _pair(stride), _pair(dilation)
         tall, wide = _split(padding)
         layers: dict[str, nn.Module] = {
@@ -269,6 +279,7 @@ class BottleneckConv2d(_Chain):
 
     Arguments:
         rank_in, rank_out: channels inside; a quarter of the outer ones where left out.
+        groups: of channels that don't see each other; each has its share of the ranks.
     """
 
     def __init__(
@@ -280,6 +291,7 @@ class BottleneckConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         *,
+        groups: int = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
@@ -288,9 +300,11 @@ class BottleneckConv2d(_Chain):
         rank_out: int | None = None,
         between: Between = None,
     ) -> None:
-        like: Any = {"device": device, "dtype": dtype}
-        a = max(1, in_channels // 4) if rank_in is None else rank_in
-        b = max(1, out_channels // 4) if rank_out is None else rank_out
+        like: Any = {"groups": groups, "device": device, "dtype": dtype}
+        a = groups * max(1, in_channels // 4 // groups) if rank_in is None else rank_in
+        b = groups * max(1, out_channels // 4 // groups) if rank_out is None else rank_out
+        _expect_whole("rank", a, groups)
+        _expect_whole("rank", b, groups)
         layers: dict[str, nn.Module] = {
             "reduce": nn.Conv2d(in_channels, a, 1, bias=False, **like),
             "spatial": nn.Conv2d(
@@ -308,6 +322,7 @@ class LowRankConv2d(_Chain):
         rank: channels between the two; a quarter of `out_channels` where left out.
         slices: of the input channels, each of which makes its share of the `rank` alone (Liebenwein et al., arXiv
             2107.11442): between 1, where each of them sees all, and depthwise separable, where it sees one.
+        groups: of channels that don't see each other; each has its share of the `rank`, and of its own `slices`.
     """
 
     def __init__(
@@ -319,6 +334,7 @@ class LowRankConv2d(_Chain):
         padding: Padding = 0,
         dilation: Size = 1,
         *,
+        groups: int = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         device: Any = None,
@@ -328,15 +344,17 @@ class LowRankConv2d(_Chain):
         slices: int = 1,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
-        mid = slices * max(1, out_channels // 4 // slices) if rank is None else rank
-        if slices < 1 or in_channels % slices or mid % slices:
-            raise InputError(f"{slices} slices don't divide {in_channels} channels in and a rank of {mid}.")
+        parts = slices * groups
+        mid = parts * max(1, out_channels // 4 // parts) if rank is None else rank
+        _expect_whole("rank", mid, groups)
+        if slices < 1 or in_channels % parts or mid % parts:
+            raise InputError(f"{parts} slices don't divide {in_channels} channels in and a rank of {mid}.")
         layers: dict[str, nn.Module] = {
             "spatial": nn.Conv2d(
-                in_channels, mid, kernel_size, stride, padding, dilation, slices, False,
+                in_channels, mid, kernel_size, stride, padding, dilation, parts, False,
                 padding_mode=padding_mode, **like,
             ),
-            "expand": nn.Conv2d(mid, out_channels, 1, bias=bias, **like),
+            "expand": nn.Conv2d(mid, out_channels, 1, groups=groups, bias=bias, **like),
         }  # fmt: skip
         super().__init__(layers, between)
 

@@ -1,5 +1,7 @@
 """Law 1: the closed-form cost of a kind is the cost counted from the tensors its module really touches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,6 +67,17 @@ def test_cost_is_what_real_tensors_touch(dense, choice):
     torch.manual_seed(0)
     for kind in every_kind(dense, choice):
         check(dense, kind, "cpu")
+
+
+@settings(max_examples=60, deadline=None)
+@given(convs(), options, st.integers(2, 4))
+def test_groups_cost_what_their_modules_touch(dense, choice, groups):
+    grouped = replace(dense, c=groups * dense.c, m=groups * dense.m, groups=groups)
+    rank = None if choice.rank is None else groups * choice.rank
+    found = every_kind(grouped, replace(choice, rank=rank, multiplier=groups * choice.multiplier))
+    assert {type(kind) for kind in found} >= {Asymmetric, Bottleneck, LowRank}
+    for kind in found:
+        check(grouped, kind, "meta")
 
 
 @settings(max_examples=50, deadline=None)

@@ -88,6 +88,60 @@ def test_error_said_is_error_made(seed, c, m, known):
 
 
 @QUICK
+@given(
+    st.integers(0, 99),
+    st.integers(2, 4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.booleans(),
+)
+def test_each_group_is_decomposed_by_itself(seed, groups, c, m, stride, known):
+    """At full rank nothing is lost; below, as much as the groups alone lose together."""
+    sizes = {"stride": stride, "padding": 1, "padding_mode": "reflect"}
+    conv = convolution(seed, c * groups, m * groups, (3, 3), groups=groups, **sizes)
+    x = torch.randn(30, c * groups, 7, 6, dtype=torch.float64).cumsum(2)
+    full = 3 * min(c, m)
+    whole = [kinds.Asymmetric(groups * full), kinds.LowRank(groups * m), kinds.Bottleneck(groups * c, groups * m)]
+    for kind in whole:
+        module, error = decompose(conv, kind)
+        assert error < 1e-12
+        torch.testing.assert_close(module(x), conv(x), rtol=1e-6, atol=1e-6)
+    one = kinds.conv_of(conv, 7, 6).one_group
+    places = sample_positions(one, 30, torch.Generator())
+    seen = [read_patches(part, one, places) for part in x.chunk(groups, 1)]
+    moments = torch.stack([each.T @ each for each in seen]) if known else None
+    alone = [nn.Conv2d(c, m, 3, bias=False, **sizes).double().requires_grad_(False) for _ in range(groups)]
+    pairs = [(kinds.Asymmetric(groups), kinds.Asymmetric(1)), (kinds.LowRank(groups), kinds.LowRank(1))]
+    for together, apart in pairs:
+        module, _ = decompose(conv, together, moments)
+        given = module(x) if conv.bias is None else module(x) - conv.bias[:, None, None]
+        for i, (part, layer) in enumerate(zip(x.chunk(groups, 1), alone)):
+            layer.weight.copy_(conv.weight.chunk(groups)[i])
+            own, _ = decompose(layer, apart, None if moments is None else moments[i])
+            torch.testing.assert_close(given.chunk(groups, 1)[i], own(part), rtol=1e-6, atol=1e-6)
+
+
+@QUICK
+@given(st.integers(0, 99), st.integers(2, 8), st.integers(2, 8), st.booleans())
+def test_a_linear_layer_is_a_convolution_of_its_rows(seed, c, m, known):
+    torch.manual_seed(seed)
+    layer = nn.Linear(c, m).double().requires_grad_(False)
+    x = torch.randn(50, 3, c, dtype=torch.float64) @ torch.randn(c, c, dtype=torch.float64)
+    moments = x.flatten(0, 1).T @ x.flatten(0, 1) if known else None
+    module, error = decompose(layer, kinds.LowRank(m), moments)
+    assert error < 1e-12
+    torch.testing.assert_close(module(x), layer(x))
+    module, error = decompose(layer, kinds.LowRank(1), moments)
+    assert [type(each) for each in module] == [nn.Linear, nn.Linear]
+    if known:
+        made = (module.requires_grad_(False)(x) - layer(x)).square().sum() / (layer(x) - layer.bias).square().sum()
+        assert error == pytest.approx(float(made), rel=1e-6, abs=1e-9)
+    with pytest.raises(InputError, match="can't stand for a linear layer"):
+        decompose(layer, kinds.Asymmetric(1))
+
+
+@QUICK
 @given(st.integers(0, 99))
 def test_knowing_the_inputs_never_hurts(seed):
     """On the inputs that the moments were taken of, the fit that used them makes the smaller error."""

@@ -118,6 +118,7 @@ def _table(loan: Borrowed, trace: Trace, parameters: _Parameters, inputs: given.
         modules={path: type(module).__name__ for path, module in modules.items()},
         idle=_idle(trace.runs, parameters),
         convs=convs,
+        linears=_linears(loan, trace, parameters),
     )
 
 
@@ -211,6 +212,28 @@ def _convs(loan: Borrowed, trace: Trace, rows: list[Row], parameters: _Parameter
                 runs=trace.runs[path],
                 calls=tuple(own.get(path, ())),
                 computed=path in computed,
+                elsewhere=parameters.elsewhere(path, parameters.of[path].values()),
+            )
+    return uses
+
+
+def _linears(loan: Borrowed, trace: Trace, parameters: _Parameters) -> dict[str, ConvUse]:
+    own: dict[str, list[Call]] = {}
+    for call in trace.calls:
+        if isinstance(call.frame.module, nn.Linear) and call.macs:
+            own.setdefault(call.frame.path, []).append(call)
+    uses = {}
+    for path, module in loan.modules.items():
+        if isinstance(module, nn.Linear):
+            c, m, calls = module.in_features, module.out_features, own.get(path, [])
+            uses[path] = ConvUse(
+                names=tuple(loan.names[id(module)]),
+                runs=trace.runs[path],
+                calls=tuple(
+                    kinds.conv(c=c, m=m, k=1, bias=module.bias is not None, h=call.macs // (c * m), w=1)
+                    for call in calls
+                ),
+                computed=any(parameters.of[path].get("weight") not in call.reads for call in calls),
                 elsewhere=parameters.elsewhere(path, parameters.of[path].values()),
             )
     return uses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
@@ -95,7 +95,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class ConvUse:
-    """How one `nn.Conv2d` of a model is used.
+    """How one `nn.Conv2d`, or `nn.Linear`, of a model is used.
 
     Arguments:
         names: every name it has in the model; the first is the one that rows carry.
@@ -131,6 +131,7 @@ class Table:
         modules: every module's path and class, parents first.
         idle: modules with parameters that never ran, and whose parameters nothing else read.
         convs: how each `nn.Conv2d` is used, by the path its rows carry.
+        linears: how each `nn.Linear` is, as the 1×1 convolution of a column of pixels, its rows.
     """
 
     model: str
@@ -146,6 +147,7 @@ class Table:
     modules: Mapping[str, str]
     idle: tuple[str, ...]
     convs: Mapping[str, ConvUse]
+    linears: Mapping[str, ConvUse] = field(default_factory=dict)
 
     def by_module(self, depth: int | None = None) -> dict[str, Sum]:
         """Each module with everything within it, parents first.
@@ -184,6 +186,7 @@ class Table:
             "modules": dict(self.modules),
             "rows": [_plain(row) for row in self.rows],
             "convs": {path: _use_to_dict(use) for path, use in self.convs.items()},
+            "linears": {path: _use_to_dict(use) for path, use in self.linears.items()},
         }
 
     @classmethod
@@ -203,6 +206,7 @@ class Table:
                 modules=dict(found["modules"]),
                 idle=tuple(found["idle"]),
                 convs={path: _use(one) for path, one in found["convs"].items()},
+                linears={path: _use(one) for path, one in found.get("linears", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

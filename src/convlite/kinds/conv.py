@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -95,6 +95,11 @@ class Conv:
                 f"{self.dilation} and padding {self.padding}: give a larger input or more padding."
             )
         return spare[0] // self.stride[0] + 1, spare[1] // self.stride[1] + 1
+
+    @property
+    def one_group(self) -> Conv:
+        """What each of the groups is by itself: dense."""
+        return replace(self, c=self.c // self.groups, m=self.m // self.groups, groups=1)
 
     @property
     def params(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class Kind(ABC):
     Every question takes the dense convolution as a `Conv`, or as the keywords of `conv(...)`:
     `Separable().cost(c=728, m=728, k=3, h=19, w=19)`.
     """
+
+    by_group: ClassVar[bool] = False  # whether it can stand for a grouped convolution, group by group
 
     def layers(self, dense: Conv | None = None, **sizes: Any) -> tuple[Conv, ...]:
         """The primitive convolutions that this kind is made of, in the order they run.
@@ -63,8 +65,8 @@ class Kind(ABC):
     def why_not(self, dense: Conv | None = None, **sizes: Any) -> str | None:
         """Why this kind can't take the place of that convolution, or None where it can."""
         dense = _given(dense, sizes)
-        if dense.groups != 1:
-            return f"the convolution is grouped by {dense.groups} already, and a kind replaces a dense one"
+        if dense.groups != 1 and not self.by_group:
+            return f"the convolution is grouped by {dense.groups} already, and {self.name} replaces a dense one"
         return self._why_not(dense)
 
     @property

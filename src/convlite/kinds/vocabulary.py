@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -21,7 +21,7 @@ def _at_least_one(kind: Kind, **values: int | None) -> None:
 
 
 def _arguments(dense: Conv, device: Any, dtype: Any) -> dict[str, Any]:
-    """What `nn.Conv2d`, and each of our modules, takes; no groups: a kind says itself how it groups."""
+    """What `nn.Conv2d`, and each of our modules, takes; a kind says itself how it groups."""
     return {
         "in_channels": dense.c, "out_channels": dense.m, "kernel_size": dense.k, "stride": dense.stride,
         "padding": dense.padding, "dilation": dense.dilation, "bias": dense.bias,
@@ -154,6 +154,8 @@ class Separable(Kind):
 class Asymmetric(Kind):
     """K×1 to `rank` channels (M where left out), then 1×K; see `convlite.nn.AsymmetricConv2d`."""
 
+    by_group: ClassVar[bool] = True
+
     rank: int | None = None
     between: Between = None
 
@@ -164,8 +166,15 @@ class Asymmetric(Kind):
     def formula(self) -> str:
         return "K·C·M + K·M·M" if self.rank is None else "K·C·R + K·R·M"
 
+    def inner(self, dense: Conv) -> int:
+        """The channels between."""
+        return dense.m if self.rank is None else self.rank
+
+    def _why_not(self, dense: Conv) -> str | None:
+        return _unshared(dense, self.inner(dense))
+
     def _chain(self, dense: Conv) -> list[Conv]:
-        mid = dense.m if self.rank is None else self.rank
+        mid = self.inner(dense)
         (kh, kw), (sh, sw), (dh, dw) = dense.k, dense.stride, dense.dilation
         tall: Padding = "same"
         wide: Padding = "same"
@@ -177,7 +186,9 @@ class Asymmetric(Kind):
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.AsymmetricConv2d(**_arguments(dense, device, dtype), rank=self.rank, between=self.between)
+        return cnn.AsymmetricConv2d(
+            **_arguments(dense, device, dtype), groups=dense.groups, rank=self.rank, between=self.between
+        )
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,8 @@ class Stacked(Kind):
 class Bottleneck(Kind):
     """1×1, K×K, 1×1 with fewer channels inside (a quarter where left out); see `nn.BottleneckConv2d`."""
 
+    by_group: ClassVar[bool] = True
+
     rank_in: int | None = None
     rank_out: int | None = None
     between: Between = None
@@ -232,23 +245,27 @@ class Bottleneck(Kind):
 
     def ranks(self, dense: Conv) -> tuple[int, int]:
         """The channels inside: into and out of the K×K convolution."""
+        g = dense.groups
         return (
-            max(1, dense.c // 4) if self.rank_in is None else self.rank_in,
-            max(1, dense.m // 4) if self.rank_out is None else self.rank_out,
+            g * max(1, dense.c // 4 // g) if self.rank_in is None else self.rank_in,
+            g * max(1, dense.m // 4 // g) if self.rank_out is None else self.rank_out,
         )
+
+    def _why_not(self, dense: Conv) -> str | None:
+        return _unshared(dense, *self.ranks(dense))
 
     def _chain(self, dense: Conv) -> list[Conv]:
         a, b = self.ranks(dense)
         return [
-            _pointwise(dense, dense.c, a),
+            _pointwise(dense, dense.c, a, groups=dense.groups),
             replace(dense, c=a, m=b, bias=False),
-            _pointwise(dense, b, dense.m, bias=dense.bias),
+            _pointwise(dense, b, dense.m, bias=dense.bias, groups=dense.groups),
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.BottleneckConv2d(
             **_arguments(dense, device, dtype),
-            rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
+            groups=dense.groups, rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
         )  # fmt: skip
 
 
@@ -256,8 +273,11 @@ class Bottleneck(Kind):
 class LowRank(Kind):
     """K×K to `rank` channels (a quarter of M where left out), then 1×1; see `nn.LowRankConv2d`.
 
-    Of each rank / `slices` channels between sees one of the slices of the input.
+    Of each rank / `slices` channels between sees one of the slices of the input (of each group's, where it has
+    groups).
     """
+
+    by_group: ClassVar[bool] = True
 
     rank: int | None = None
     between: Between = None
@@ -272,25 +292,27 @@ class LowRank(Kind):
 
     def inner(self, dense: Conv) -> int:
         """The channels between."""
-        return self.slices * max(1, dense.m // 4 // self.slices) if self.rank is None else self.rank
+        parts = self.slices * dense.groups
+        return parts * max(1, dense.m // 4 // parts) if self.rank is None else self.rank
 
     def _why_not(self, dense: Conv) -> str | None:
-        inner = self.inner(dense)
-        if dense.c % self.slices or inner % self.slices:
-            return f"{self.slices} slices don't divide {dense.c} channels in and a rank of {inner}"
+        inner, parts = self.inner(dense), self.slices * dense.groups
+        if dense.c % parts or inner % parts:
+            return f"{parts} slices don't divide {dense.c} channels in and a rank of {inner}"
         return None
 
     def _chain(self, dense: Conv) -> list[Conv]:
         inner = self.inner(dense)
         return [
-            replace(dense, m=inner, groups=self.slices, bias=False),
-            _pointwise(dense, inner, dense.m, bias=dense.bias),
+            replace(dense, m=inner, groups=self.slices * dense.groups, bias=False),
+            _pointwise(dense, inner, dense.m, bias=dense.bias, groups=dense.groups),
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.LowRankConv2d(
-            **_arguments(dense, device, dtype), rank=self.rank, between=self.between, slices=self.slices
-        )
+            **_arguments(dense, device, dtype),
+            groups=dense.groups, rank=self.rank, between=self.between, slices=self.slices,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -325,6 +347,14 @@ class Shuffled(Kind):
 def _indivisible(groups: int, dense: Conv) -> str | None:
     if dense.c % groups or dense.m % groups:
         return f"{groups} groups don't divide {dense.c} channels in and {dense.m} out"
+    return None
+
+
+def _unshared(dense: Conv, *ranks: int) -> str | None:
+    """Why the groups of a convolution can't share channels inside, or None."""
+    for rank in ranks:
+        if rank % dense.groups:
+            return f"each of {dense.groups} groups needs its share, and a rank of {rank} is no multiple of that"
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from .around import hooked
 from .decompose import set_factors_
 from .fit import Factors, fit
 from .observe import Observed, Shortcuts
-from .patches import Sums, read_patches
-from .target import Target, solve
+from .patches import Sums, as_maps, read_patches
+from .target import Target, by_group, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
 
@@ -44,23 +45,24 @@ def refit_(
 
     def fit_now(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            at, x = seen[path], args[0]
-            sums = Sums.empty(at.sums.second.shape[0], at.conv.m, x.device)
+            at = seen[path]
+            x = as_maps(args[0], dense[path], at.conv)
+            sums = Sums.empty(at.conv, x.device)
             for start in range(0, len(x), BATCH):
                 here = slice(start, start + BATCH)
                 wanted = at.wanted[here]
                 if at.around.shortcut:
                     wanted = wanted - at.shortcut(shortcuts[path][here], here)
                 sums.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
-            weight = dense[path].weight
-            target = sums.target(weight, centred=at.free, ridge=RIDGE)
-            best = solve(target.second, target.cross.T).T  # the dense kernel for these inputs
+            targets = sums.targets(dense[path].weight, centred=at.free, ridge=RIDGE)
+            # towards the kernel that would be the best on these inputs
+            targets = [replace(each, weight=solve(each.second, each.cross.T).T) for each in targets]
             kind = kinds[path]
             if kind is None:
-                put_(modules, dense, path, at, Factors((best.view_as(weight),), best), bias_for(best, at, sums))
+                best = torch.cat([each.weight for each in targets])
+                put_(modules, dense, path, at, Factors((best,), best), bias_for(best, at, sums))
                 return
-            target = Target(best, target.second, target.cross, target.energy)
-            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], target, sums))
+            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], targets, sums))
 
         return hook
 
@@ -90,29 +92,36 @@ def put_(
         ours.copy_(theirs - bias)
 
 
-def fitted(kind: Kind, at: Observed, mix: Tensor, target: Target, sums: Sums) -> tuple[Factors, Tensor | None]:
-    """The factors that come nearest a target, where the network's outputs feel it most, and the bias for them.
+def fitted(
+    kind: Kind, at: Observed, mix: Tensor, targets: Sequence[Target], sums: Sums
+) -> tuple[Factors, Tensor | None]:
+    """The factors that come nearest targets, where the network's outputs feel it most, and the bias for them.
 
     Arguments:
         mix: as from `Curvature.root`.
-        sums: those that the target was made of.
+        sums: those that the targets were made of.
     """
     mix = mix_for(kind, mix)
-    factors = fit(kind, at.conv, target.mixed(mix))
-    kernel, last = torch.linalg.solve(mix, factors.kernel), factors.weights[-1]
-    unmixed = torch.linalg.solve(mix, last.flatten(1)).view_as(last)
-    return Factors((*factors.weights[:-1], unmixed), kernel), bias_for(kernel, at, sums)
+    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)])
+    kernel, last = (
+        torch.linalg.solve(mix, by_group(each, len(mix))).reshape(each.shape)
+        for each in (factors.kernel, factors.weights[-1])
+    )
+    return Factors((*factors.weights[:-1], last), kernel), bias_for(kernel, at, sums)
 
 
 def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
     """What brings the mean of a kernel's outputs to that of the wanted ones (M,), where something takes it up."""
-    return (sums.y - kernel @ sums.x) / sums.rows if at.free else None
+    if not at.free:
+        return None
+    given = by_group(kernel, len(sums.x)) @ sums.x[..., None]  # (G, m, 1)
+    return (sums.y - given[..., 0]).flatten() / sums.rows
 
 
 def mix_for(kind: Kind, mix: Tensor) -> Tensor:
-    """What a kind's last layer can undo: all of a root of the curvature, or, if depthwise, its channels apart."""
+    """What a kind's last layer can undo: all of the roots (G, m, m), or, if it is depthwise, its channels apart."""
     if isinstance(kind, Separable) and kind.order == "pointwise_first":
-        return (mix @ mix).diagonal().sqrt().diag()
+        return (mix @ mix).diagonal(dim1=1, dim2=2).sqrt().diag_embed()
     return mix
 
 

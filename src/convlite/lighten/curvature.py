@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .answers import ROUNDINGS, batch_of, float_outputs
 from .around import hooked
 from .observe import Observed
-from .patches import CHUNK, read_patches
+from .patches import CHUNK, as_maps, columns_of, read_patches
 from .target import lower
 
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
@@ -38,19 +38,20 @@ class Curvature:
         return float(products.double().square().mean())
 
     def root(self, second: Tensor) -> Tensor:
-        """How the outputs feel errors of this layer's output channels: a symmetric root (M, M), of mean 1.
+        """How the outputs feel errors of each group's output channels: symmetric roots (G, m, m), of mean 1.
 
         The samples factor nearly into channels and patches (Martens and Grosse, arXiv 1503.05671); whitened by the
-        moments of patches (D, D) only the channels are left.
+        moments of patches (G, D, D) only the channels are left.
         """
         _, m, d = self.samples.shape
-        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))]
+        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))].unflatten(1, (len(second), -1))  # (S, G, m, D)
         half = lower(second).to(some.dtype)
-        white = torch.linalg.solve_triangular(half, some.transpose(1, 2), upper=False)  # (S, D, M)
-        felt = torch.einsum("sdm,sdn->mn", white, white).double()
-        mean, one = felt.diagonal().mean(), torch.eye(m, dtype=torch.float64, device=felt.device)
-        values, vectors = torch.linalg.eigh(felt / mean + EVEN * one if bool(mean > 0) else one)
-        return vectors @ (values.clamp_min(0).sqrt()[:, None] * vectors.T)
+        white = torch.linalg.solve_triangular(half, some.mT, upper=False)  # (S, G, D, m)
+        felt = torch.einsum("sgdm,sgdn->gmn", white, white).double()
+        mean = felt.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
+        one = torch.eye(felt.shape[1], dtype=torch.float64, device=felt.device)
+        values, vectors = torch.linalg.eigh(torch.where(mean > 0, felt / mean + EVEN * one, one))
+        return vectors @ (values.clamp_min(0).sqrt()[:, :, None] * vectors.mT)
 
 
 def curvatures(
@@ -61,7 +62,7 @@ def curvatures(
         return {}
     images, modules = images[:IMAGES], dict(net.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    sizes = {path: (at.conv.m, at.sums.second.shape[0]) for path, at in seen.items()}
+    sizes = {path: (at.conv.m, columns_of(at.conv)) for path, at in seen.items()}
     samples = {
         path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, device=images.device)
         for path, (m, d) in sizes.items()
@@ -93,7 +94,9 @@ def curvatures(
             for (path, x, _), gradient in zip(calls, found):
                 room = samples[path][start : start + step]
                 if gradient is not None and len(room):
-                    room += _by_image(x[: len(room)], gradient[: len(room)], seen[path])
+                    at, count = seen[path], len(room)
+                    x, gradient = (as_maps(each, modules[path], at.conv)[:count] for each in (x, gradient))
+                    room += _by_image(x, gradient, at)
     energy = power - sum(float(each.square().sum()) for each in sums.values()) / len(images)
     scale = (len(images) / ((energy if energy > ROUNDINGS * power else power) or 1.0)) ** 0.5
     return {path: Curvature(each.mul_(scale)) for path, each in samples.items()}
@@ -104,12 +107,15 @@ def _by_image(x: Tensor, gradient: Tensor, at: Observed) -> Tensor:
 
     A bias makes up for what a change of the kernel does to the mean: patches are then taken relative to theirs.
     """
-    flat = gradient.flatten(2)  # (N, M, P)
-    places, columns = torch.arange(flat.shape[2], device=x.device), at.sums.second.shape[0]
-    some = max(1, CHUNK // (columns * len(places)))
-    found = [
-        g @ read_patches(part, at.conv, places.expand(len(part), -1)).view(len(part), -1, columns)
-        for part, g in zip(x.split(some), flat.split(some))
-    ]
+    groups, columns = at.conv.groups, columns_of(at.conv)
+    flat = gradient.flatten(2).unflatten(1, (groups, -1))  # (N, G, m, P)
+    places = torch.arange(flat.shape[3], device=x.device)
+    some = max(1, CHUNK // (groups * columns * len(places)))
+    found = []
+    for part, felt in zip(x.split(some), flat.split(some)):
+        patches = read_patches(part, at.conv, places.expand(len(part), -1))
+        found.append(felt @ patches.view(len(part), -1, groups, columns).transpose(1, 2))  # (n, G, m, D)
     product = torch.cat(found)
-    return product - flat.sum(2)[:, :, None] * at.means.to(flat.dtype) if at.free else product
+    if at.free:
+        product -= flat.sum(3)[..., None] * at.means.to(flat.dtype)[:, None]
+    return product.flatten(1, 2)

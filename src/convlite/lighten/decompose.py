@@ -1,4 +1,4 @@
-"""From a trained dense convolution to a module of another kind that computes nearly the same."""
+"""From a trained convolution to a module of another kind that computes nearly the same."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..kinds import Kind, conv_of
+from ..kinds import Kind
+from ..models.surgery import Layer, new_layer, value_of
 from .fit import Factors, fit
-from .target import own_target
+from .patches import columns_of
+from .target import by_group, own_targets
 
 
-def decompose(conv: nn.Conv2d, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:
-    """The module of `kind` that best stands in for a trained convolution, and its error.
+def decompose(layer: Layer, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:
+    """The module of `kind` that best stands in for a trained layer, and its error.
 
     Arguments:
-        conv: a dense convolution (groups = 1); it is left as it is.
-        kind: Separable (either order), Asymmetric, LowRank or Bottleneck, with nothing between.
-        inputs: second moments of the convolution's input patches, (D, D) with D = C·Kh·Kw in the order of
-            the weight. Then the error is that of the outputs on such inputs; without, that of the weights.
+        layer: it is left as it is.
+        kind: Separable (either order; for a dense convolution), Asymmetric, LowRank or Bottleneck, with nothing
+            between; LowRank for an `nn.Linear`.
+        inputs: second moments of the layer's input patches, (D, D) with D = C·Kh·Kw in the order of the weight;
+            of a grouped one (G, D, D), with D what a group reads. Then the error is that of the outputs on such
+            inputs; without, that of the weights.
 
     Returns:
-        The module, in `conv`'s device and dtype, and the squared error relative to what it stands in for.
+        The module, in the layer's device and dtype, and the squared error relative to what it stands in for.
 
     Raises:
         InputError: the kind can't stand there, or can't hold a dense kernel; moments of another size; weights
             that are not finite.
     """
-    value = conv_of(conv)
-    reason = kind.why_not(value)
-    if reason:
-        raise InputError(f"{kind} can't stand here: {reason}.")
-    columns = value.c * value.k[0] * value.k[1]
-    if inputs is not None and inputs.shape != (columns, columns):
-        raise InputError(f"Moments of shape ({columns}, {columns}) are needed, given {tuple(inputs.shape)}.")
-    if not bool(conv.weight.isfinite().all()):
-        raise InputError("The convolution's weights are not finite, so there is nothing to decompose.")
-    target = own_target(conv.weight, None if inputs is None else inputs.to(conv.weight.device, torch.float64))
-    factors = fit(kind, value, target)
-    energy = float(target.energy.sum())
-    error = float(target.error(factors.kernel).sum()) / energy if energy else 0.0
-    return assemble(conv, kind, factors), error
-
-
-def assemble(conv: nn.Conv2d, kind: Kind, factors: Factors) -> nn.Module:
-    """A module of `kind` with the given factors and `conv`'s bias, device and dtype."""
-    module = kind.build(conv_of(conv), device=conv.weight.device, dtype=conv.weight.dtype)
-    set_factors_(module, factors, None if conv.bias is None else conv.bias.detach())
-    return module
+    module = new_layer("", layer, kind)
+    value = value_of(layer)
+    groups, columns = value.groups, columns_of(value)
+    if inputs is not None:
+        expected = (columns, columns) if groups == 1 else (groups, columns, columns)
+        if inputs.shape != expected:
+            raise InputError(f"Moments of shape {expected} are needed, given {tuple(inputs.shape)}.")
+        inputs = inputs.to(layer.weight.device, torch.float64).view(groups, columns, columns)
+    if not bool(layer.weight.isfinite().all()):
+        raise InputError("The layer's weights are not finite, so there is nothing to decompose.")
+    targets = own_targets(layer.weight, groups, inputs)
+    factors = fit(kind, value, targets)
+    energy = sum(float(target.energy.sum()) for target in targets)
+    kernels = by_group(factors.kernel, groups)
+    lost = sum(float(target.error(kernel).sum()) for target, kernel in zip(targets, kernels))
+    set_factors_(module, factors, None if layer.bias is None else layer.bias.detach())
+    return module, lost / energy if energy else 0.0
 
 
 def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None) -> None:
-    """Write factors (and the bias, into the last convolution) into a module of their kind, or a convolution."""
-    convs = [child for child in (module, *module.children()) if isinstance(child, nn.Conv2d)]
+    """Write factors (and the bias, into the last layer) into a module of their kind, or a single layer."""
+    layers = [child for child in (module, *module.children()) if isinstance(child, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for conv, weight in zip(convs, balanced(factors.weights), strict=True):
-            conv.weight.copy_(weight)
-        last = convs[-1].bias
+        for layer, weight in zip(layers, balanced(factors.weights), strict=True):
+            layer.weight.copy_(weight.view_as(layer.weight))
+        last = layers[-1].bias
         if last is not None and bias is not None:
             last.copy_(bias)
 

@@ -1,13 +1,15 @@
 """Closed forms: for each kind, the factors that best stand in for a dense kernel (see `target.py` for "best").
 
-A form is made for one layer and answers for every rank: what all ranks share, the decompositions, is worked out
-once. The factor nearest the output is solved for exactly; depthwise factors of narrow layers in turn with it
-(alternating least squares).
+A form is made for one layer, or one group of it, and answers for every rank: what all ranks share, the
+decompositions, is worked out once. The factor nearest the output is solved for exactly; depthwise factors of narrow
+layers in turn with it (alternating least squares).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -70,13 +72,35 @@ def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) ->
     return made(kind, dense, target, most or rank_of(kind, dense))
 
 
-def fit(kind: Kind, dense: Conv, target: Target) -> Factors:
-    """The factors of `kind` for the convolution `dense` that come nearest `target`.
+def fit(kind: Kind, layer: Conv, targets: Sequence[Target]) -> Factors:
+    """The factors of `kind` for a convolution that come nearest the targets of its groups.
 
     Raises:
-        InputError: the kind is no linear chain that a dense kernel can be decomposed into.
+        InputError: the kind is no linear chain that a kernel can be decomposed into.
     """
-    return form_of(kind, dense, target).fit(kind)
+    own = share_of(kind, layer)
+    return beside([form_of(own, layer.one_group, target).fit(own) for target in targets])
+
+
+def beside(each: Sequence[Factors]) -> Factors:
+    """The factors of all groups as those of one layer: output channels stand group by group."""
+    if len(each) == 1:
+        return each[0]
+    weights = zip(*(factors.weights for factors in each))
+    return Factors(tuple(torch.cat(one) for one in weights), torch.cat([factors.kernel for factors in each]))
+
+
+def share_of(kind: Kind, layer: Conv) -> Kind:
+    """What a kind is to each of the groups of a convolution: its ranks are theirs together."""
+    if layer.groups == 1:
+        return kind
+    match kind:
+        case Asymmetric() | LowRank():
+            return replace(kind, rank=kind.inner(layer) // layer.groups)
+        case Bottleneck():
+            a, b = kind.ranks(layer)
+            return replace(kind, rank_in=a // layer.groups, rank_out=b // layer.groups)
+    return kind
 
 
 def family(kind: Kind) -> tuple[str, str | int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..analyse import measure
 from ..errors import InputError, need
-from ..kinds import Conv, Kind, Normal
+from ..kinds import Conv, Kind
 from ..runtime import export, open_engine, optimise, why_not
 from ..runtime.engines import load, threads_of
 from .answers import float_outputs
@@ -47,7 +47,7 @@ def layer_times(
     Layers of the same sizes are timed once.
 
     Arguments:
-        convs: path → the dense convolution, and how often it runs for one image.
+        convs: path → the layer, and how often it runs for one image.
     """
     wanted = {(convs[path][0], option.kind) for path, each in options.items() for option in each}
     keys = sorted(wanted, key=repr)
@@ -57,7 +57,7 @@ def layer_times(
             say(f"timing layers on {budget.engine}, {start} of {len(keys)}")
             some = keys[start : start + TOGETHER]
             calls = {
-                str(i): _runs((kind or Normal()).layers(conv), budget, Path(folder))
+                str(i): _runs(kind.layers(conv) if kind else (conv,), budget, Path(folder))
                 for i, (conv, kind) in enumerate(some)
             }
             found = measure(calls, rounds=ROUNDS, seconds=SECONDS * len(some), minimum=3)

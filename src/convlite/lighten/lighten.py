@@ -31,14 +31,15 @@ def lighten(
     """A lighter network with the original's answers, from its trained weights and unlabelled images.
 
     Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair (of all input channels
-    or of slices of them) or a bottleneck. Every such form is fitted in closed form to what the layer really reads
+    or of slices of them) or a bottleneck; each group of a grouped one likewise, but for the sum; and each linear
+    layer a low-rank pair. Every such form is fitted in closed form to what the layer really reads
     and writes, where the outputs feel it most; the choice with the least error meets the budget; each new layer is
     then refitted on the light network's own activations; and a short distillation, where asked for, trains the
     whole.
 
     Arguments:
-        net: any module with `nn.Conv2d` in it; left exactly as it is. Or a `study` of it, which serves many
-            budgets.
+        net: any module with `nn.Conv2d` or `nn.Linear` in it; left exactly as it is. Or a `study` of it, which
+            serves many budgets.
         images: float (N, C, H, W) as `net` takes them, or an iterable of such batches (of an (images, labels)
             pair the images are taken); a few hundred suffice without distillation. None with a study, which has
             its own.

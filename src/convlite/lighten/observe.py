@@ -1,4 +1,4 @@
-"""One look at the original network at work: what each convolution reads and writes."""
+"""One look at the original network at work: what each convolution, or linear layer, reads and writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..kinds import Conv
 from .answers import batch_of
 from .around import Around, around, hooked
-from .patches import Sums, read_outputs, read_patches, sample_positions
+from .patches import Sums, as_maps, read_outputs, read_patches, sample_positions
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Observed:
 
     @property
     def means(self) -> Tensor:
-        """Of the patches (D,)."""
+        """Of the patches that each group reads (G, D)."""
         return self.sums.x / self.sums.rows
 
     def shortcut(self, x: Tensor, here: slice) -> Tensor:
@@ -63,17 +63,17 @@ def observe(
         convs: path → value with the size of its input.
         images: (N, C, H, W).
     """
-    modules, beside = dict(net.named_modules()), around(net, list(convs), images[:2])
+    modules = dict(net.named_modules())
+    beside = around(net, [path for path in convs if isinstance(modules[path], nn.Conv2d)], images[:2])
     generator = torch.Generator().manual_seed(seed)
     seen: dict[str, Observed] = {}
     for path, value in convs.items():
-        columns = value.c * value.k[0] * value.k[1]
         positions = sample_positions(value, len(images), generator).to(images.device)
         seen[path] = Observed(
             value,
             positions,
             images.new_empty(len(images), positions.shape[1], value.m),
-            Sums.empty(columns, value.m, images.device),
+            Sums.empty(value, images.device),
             beside.get(path, Around()),
         )
     shortcuts = Shortcuts(modules, seen)
@@ -82,9 +82,10 @@ def observe(
     def look(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
             at = seen[path]
-            here = slice(start, start + len(y))
+            here = slice(start, start + step)
+            x, y = (as_maps(each, module, at.conv) for each in (args[0], y))
             given = read_outputs(y, at.positions[here])
-            at.sums.add(read_patches(args[0], at.conv, at.positions[here]), given.flatten(0, 1))
+            at.sums.add(read_patches(x, at.conv, at.positions[here]), given.flatten(0, 1))
             at.wanted[here] = given
             if at.around.shortcut:
                 at.wanted[here] += at.shortcut(shortcuts[path], here)

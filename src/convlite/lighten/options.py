@@ -10,35 +10,57 @@ from torch import Tensor, nn
 from .calibrate import RIDGE, mix_for
 from .candidates import candidates
 from .curvature import Curvature
-from .fit import family, form_of, rank_of
+from .fit import family, form_of, rank_of, share_of
 from .observe import Observed
 from .plan import Option
 from .survey import Layer
+from .target import Target
 
 
-def options_of(module: nn.Conv2d, layer: Layer, at: Observed, felt: Curvature, mix: Tensor) -> list[Option]:
-    """The dense convolution first, then every candidate.
+def options_of(
+    module: nn.Conv2d | nn.Linear, layer: Layer, at: Observed, felt: Curvature, mix: Tensor
+) -> list[Option]:
+    """The layer as it is first, then every candidate.
 
     Arguments:
-        module: the dense convolution.
+        module: the layer.
         layer: its value and how often it runs.
         at: what was observed there.
-        felt, mix: how the outputs feel it, and the root of that for its channels.
+        felt, mix: how the outputs feel it, and the roots of that for its channels.
     """
-    target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
-    pull = RIDGE / (1 + RIDGE) * target.second.diagonal().mean()  # as the target has it
-    energy = (target.energy.sum() - pull * target.weight.square().sum()).clamp_min(1e-300)
+    targets = at.sums.targets(module.weight, centred=at.free, ridge=RIDGE)
+    energy = max(sum(_energy(target) for target in targets), 1e-300)
     dense = module.weight.detach().flatten(1)  # (M, D)
     options = [Option(None, layer.cost(None), 0.0)]
     for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
-        kinds = list(alike)
-        own = mix_for(kinds[0], mix)
-        unmix = torch.linalg.inv(own)
-        form = form_of(kinds[0], at.conv, target.mixed(own), max(rank_of(kind, at.conv) for kind in kinds))
-        for kind in kinds:
-            kernel = unmix @ form.fit(kind).kernel
-            # a kernel whose last factor is solved for leaves E[y²] - E[y·ŷ], of which the pull is no error
-            left = target.energy.sum() - (target.cross * kernel).sum()
-            lost = float(((left - pull * (kernel - target.weight).square().sum()) / energy).clamp_min(0))
-            options.append(Option(kind, layer.cost(kind), felt.effect(kernel - dense), lost))
+        shares = {kind: share_of(kind, at.conv) for kind in alike}
+        first = next(iter(shares))
+        most = max(rank_of(share, at.conv.one_group) for share in shares.values())
+        mixes = mix_for(first, mix)
+        forms = [
+            form_of(shares[first], at.conv.one_group, target.mixed(own), most)
+            for target, own in zip(targets, mixes)
+        ]
+        unmix = torch.linalg.inv(mixes)
+        for kind, share in shares.items():
+            kernels = [own @ form.fit(share).kernel for own, form in zip(unmix, forms)]
+            lost = sum(_lost(target, kernel) for target, kernel in zip(targets, kernels))
+            options.append(
+                Option(kind, layer.cost(kind), felt.effect(torch.cat(kernels) - dense), max(0.0, lost / energy))
+            )
     return options
+
+
+def _pull(target: Target) -> Tensor:
+    """By how much a target made with RIDGE pulls to the dense weight, which is no error."""
+    return RIDGE / (1 + RIDGE) * target.second.diagonal().mean()
+
+
+def _energy(target: Target) -> float:
+    return float(target.energy.sum() - _pull(target) * target.weight.square().sum())
+
+
+def _lost(target: Target, kernel: Tensor) -> float:
+    """E[(y - ŷ)²]: a kernel whose last factor is solved for leaves E[y²] - E[y·ŷ]."""
+    left = target.energy.sum() - (target.cross * kernel).sum()
+    return float(left - _pull(target) * (kernel - target.weight).square().sum())

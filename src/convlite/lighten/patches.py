@@ -6,20 +6,32 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..kinds import Conv
-from .target import Target
+from .target import Target, by_group
 
 ROWS_PER_COLUMN = 24  # sampled patches for each number in a patch: enough that moments are well determined
 LEAST_ROWS = 2**14
 CHUNK = 2**25  # numbers of patches held at once (256 MiB in float64)
 
 
+def columns_of(dense: Conv) -> int:
+    """D, the numbers of a patch that one group reads."""
+    return dense.c // dense.groups * dense.k[0] * dense.k[1]
+
+
+def as_maps(x: Tensor, module: nn.Module, value: Conv) -> Tensor:
+    """What a layer reads or writes, as a convolution does: rows (N, ..., C) of an `nn.Linear` as (N, C, H, 1)."""
+    if not isinstance(module, nn.Linear):
+        return x
+    return x.reshape(-1, value.h, x.shape[-1]).transpose(1, 2)[..., None]
+
+
 def sample_positions(dense: Conv, images: int, generator: torch.Generator) -> Tensor:
     """Output positions to look at: (images, P) indices into the flattened output, all where few suffice."""
     oh, ow = dense.out_size
-    columns = dense.c * dense.k[0] * dense.k[1]
+    columns = columns_of(dense)
     count = min(oh * ow, max(1, -(-max(LEAST_ROWS, ROWS_PER_COLUMN * columns) // images)))
     if count == oh * ow:
         return torch.arange(count).expand(images, count)
@@ -52,51 +64,59 @@ def read_outputs(y: Tensor, positions: Tensor) -> Tensor:
 
 @dataclass
 class Sums:
-    """Running sums over patches x (rows, D) and wanted outputs y (rows, M), in float64."""
+    """Running sums over patches x and wanted outputs y of each group of a layer, in float64.
 
-    second: Tensor  # Σ x·xᵀ (D, D)
-    cross: Tensor  # Σ y·xᵀ (M, D)
-    energy: Tensor  # Σ y² (M,)
-    x: Tensor  # Σ x (D,)
-    y: Tensor  # Σ y (M,)
+    With G groups, D is what one of them reads and m what it gives.
+    """
+
+    second: Tensor  # Σ x·xᵀ (G, D, D)
+    cross: Tensor  # Σ y·xᵀ (G, m, D)
+    energy: Tensor  # Σ y² (G, m)
+    x: Tensor  # Σ x (G, D)
+    y: Tensor  # Σ y (G, m)
     rows: int = 0
 
     @classmethod
-    def empty(cls, columns: int, outputs: int, device: torch.device) -> Sums:
+    def empty(cls, layer: Conv, device: torch.device) -> Sums:
         """Nothing seen yet."""
+        g, d, m = layer.groups, columns_of(layer), layer.m // layer.groups
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        return cls(zeros(columns, columns), zeros(outputs, columns), zeros(outputs), zeros(columns), zeros(outputs))
+        return cls(zeros(g, d, d), zeros(g, m, d), zeros(g, m), zeros(g, d), zeros(g, m))
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in patches (rows, D) and their outputs (rows, M)."""
-        step = max(1, CHUNK // x.shape[1])
-        for xs, ys in zip(x.split(step), y.split(step)):
+        """Take in patches (rows, G·D) and their outputs (rows, G·m)."""
+        step, groups = max(1, CHUNK // x.shape[1]), len(self.second)
+        for some in zip(x.split(step), y.split(step)):
+            xs, ys = (
+                each.unflatten(1, (groups, -1)).transpose(0, 1) for each in some
+            )  # (G, rows, D), (G, rows, m)
             # products in the data's own precision, sums over the chunks in float64
-            self.second += xs.T @ xs
-            self.cross += ys.T @ xs
-            self.energy += (ys * ys).sum(0)
-            self.x += xs.sum(0)
-            self.y += ys.sum(0)
-            self.rows += len(xs)
+            self.second += xs.mT @ xs
+            self.cross += ys.mT @ xs
+            self.energy += (ys * ys).sum(1)
+            self.x += xs.sum(1)
+            self.y += ys.sum(1)
+            self.rows += xs.shape[1]
 
-    def target(self, weight: Tensor, *, centred: bool, ridge: float = 0.0) -> Target:
-        """The target these sums set to a layer with dense weight (M, C, Kh, Kw).
+    def targets(self, weight: Tensor, *, centred: bool, ridge: float = 0.0) -> list[Target]:
+        """The targets that these sums set to the groups of a layer with weight (M, ...).
 
         Arguments:
             centred: leave the means out, for a layer whose bias can make up for them.
             ridge: a pull towards the dense weight, relative to the mean power of the inputs: it decides where
                 the data says nothing.
         """
-        flat = weight.detach().flatten(1).double()  # (M, D)
+        flat = by_group(weight.detach().double(), len(self.second))  # (G, m, D)
         second, cross, energy = self.second / self.rows, self.cross / self.rows, self.energy / self.rows
         if centred:
             x, y = self.x / self.rows, self.y / self.rows
-            second, cross, energy = second - torch.outer(x, x), cross - torch.outer(y, x), energy - y * y
-        pull = ridge * second.diagonal().mean()
-        second = second + pull * torch.eye(len(second), dtype=second.dtype, device=second.device)
+            second, cross = second - x[:, :, None] * x[:, None], cross - y[:, :, None] * x[:, None]
+            energy = energy - y * y
+        pull = ridge * second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
+        second = second + pull * torch.eye(second.shape[1], dtype=second.dtype, device=second.device)
         cross = cross + pull * flat
-        energy = energy + pull * (flat * flat).sum(1)
-        return Target(flat, second, cross, energy)
+        energy = energy + pull[:, 0] * (flat * flat).sum(2)
+        return [Target(*each) for each in zip(flat, second, cross, energy)]

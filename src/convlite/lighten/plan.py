@@ -83,7 +83,7 @@ def uses(cost: Cost, ms: float = 0.0) -> Uses:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to fill a layer's place: `kind` None is the dense convolution it has.
+    """One way to fill a layer's place: `kind` None is the layer as it is.
 
     Arguments:
         cost: for one image, over all calls of the layer.

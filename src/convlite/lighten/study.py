@@ -24,7 +24,7 @@ from .latency import check_engine, layer_times, network_time
 from .observe import Observed, observe
 from .options import options_of
 from .plan import Budget, Left, Option, Plan, Step, total, uses
-from .survey import Survey, survey, unwrap
+from .survey import NOTHING, Survey, survey, unwrap
 
 FAST = torch.channels_last  # depthwise layers run several times faster so, on CPUs and tensor cores alike
 PLANS, NEAR = 5, 0.95  # plans measured for a latency, at most; and how near below it is near enough
@@ -38,7 +38,7 @@ class Study:
     Arguments:
         net: as given.
         original: the same, in eval mode, not to be trained, channels last.
-        survey: which convolutions can be replaced, and their cost.
+        survey: which layers can be replaced, and their cost.
         options: path → the ways to fill a layer's place, the dense one first.
         seen: path → what was observed there on `sample`.
         mixes: path → how the outputs feel errors of its channels, as from `Curvature.root`.
@@ -85,7 +85,7 @@ class Study:
         ]
         replaced = {step.path for step in steps}
         stay = {
-            path: "the budget is met without it" if len(ways) > 1 else "no lighter kind pays off there"
+            path: "the budget is met without it" if len(ways) > 1 else NOTHING
             for path, ways in self.options.items()
             if path not in replaced
         }
@@ -99,9 +99,9 @@ class Study:
         """Why there is nothing to lighten."""
         reasons = Counter(left.reason for left in self.survey.left)
         if self.options:
-            reasons["no lighter kind pays off there"] = len(self.options)
+            reasons[NOTHING] += len(self.options)
         why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-        return f"There is nothing to lighten in this network: {why or 'it has no convolutions'}."
+        return f"There is nothing to lighten in this network: {why or 'it has no convolutions or linear layers'}."
 
     def timed(self, budget: Budget, say: Callable[[str], object] = lambda text: None) -> Study:
         """The same with the milliseconds of every option on the budget's engine.
@@ -169,8 +169,8 @@ class Study:
         """The factors, and the bias, of a kind in a layer's place, in closed form."""
         if (path, kind) not in self._fits:
             at = self.seen[path]
-            target = at.sums.target(self._weight(path), centred=at.free, ridge=RIDGE)
-            self._fits[path, kind] = fitted(kind, at, self.mixes[path], target, at.sums)
+            targets = at.sums.targets(self._weight(path), centred=at.free, ridge=RIDGE)
+            self._fits[path, kind] = fitted(kind, at, self.mixes[path], targets, at.sums)
         return self._fits[path, kind]
 
     def _weight(self, path: str) -> Tensor:
@@ -203,7 +203,7 @@ def study(
     """Look at a network at work, once, for every budget.
 
     Arguments:
-        net: any module with `nn.Conv2d` in it; left exactly as it is.
+        net: any module with `nn.Conv2d` or `nn.Linear` in it; left exactly as it is.
         images: float (N, C, H, W) as `net` takes them, or an iterable of such batches (of an (images, labels)
             pair the images are taken); a few hundred suffice without distillation.
         seed: of all random choices; same seed, same result.
@@ -219,17 +219,18 @@ def study(
     say("counting")
     found = survey(original, tuple(pool.shape[1:]))
     trained, sample, unseen = split(answers(original, pool), seed)
-    say(f"observing {len(found.layers)} convolutions on {len(sample.images)} images")
+    say(f"observing {len(found.layers)} layers on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
-    convs = {path: conv for path, conv in original.named_modules() if isinstance(conv, nn.Conv2d)}
-    say(f"seeing what the outputs feel of {len(found.layers)} convolutions")
+    say(f"seeing what the outputs feel of {len(found.layers)} layers")
     felt = curvatures(original, seen, sample.images, seed=seed)
     options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
         own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
-        mixes[path] = own.root(at.sums.target(convs[path].weight, centred=at.free, ridge=RIDGE).second)
-        options[path] = options_of(convs[path], layer, at, own, mixes[path])
+        module: Any = original.get_submodule(path)
+        targets = at.sums.targets(module.weight, centred=at.free, ridge=RIDGE)
+        mixes[path] = own.root(torch.stack([target.second for target in targets]))
+        options[path] = options_of(module, layer, at, own, mixes[path])
     return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
 
 

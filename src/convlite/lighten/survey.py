@@ -1,4 +1,4 @@
-"""Which convolutions of a network can be replaced, and why the others can't."""
+"""Which layers of a network can be replaced, and why the others can't."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from torch.nn.utils import parametrize
 from ..analyse import ConvUse, Table, analyse
 from ..analyse.borrow import unwrap
 from ..cost import Cost
-from ..kinds import Conv, Kind, Normal
+from ..kinds import Conv, Kind
+from .candidates import candidates
+from .patches import columns_of
 from .plan import Left
+
+COLUMNS = 2**13 + 2**11  # of the largest patch whose moments are taken: they are 800 MB
+NOTHING = "no lighter kind pays off there"
 
 __all__ = ["Layer", "Survey", "survey", "unwrap"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A dense convolution that can be replaced: its exact sizes, how often it runs an image, bytes a number."""
+    """A layer that can be replaced: its exact sizes, how often it runs an image, bytes a number.
+
+    A linear layer has the sizes of the 1×1 convolution of its rows.
+    """
 
     conv: Conv
     calls: int
     itemsize: int = 4
 
     def cost(self, kind: Kind | None) -> Cost:
-        """What `kind` (None: the dense convolution) costs in its place, over all calls."""
-        one = (kind or Normal()).cost(self.conv, itemsize=self.itemsize)
+        """What `kind` (None: the layer as it is) costs in its place, over all calls."""
+        one = self.conv.cost(self.itemsize) if kind is None else kind.cost(self.conv, itemsize=self.itemsize)
         every = one * self.calls
         return Cost(one.params, every.macs, one.weight_bytes, every.input_bytes, every.output_bytes)
 
@@ -63,8 +71,8 @@ def survey(net: nn.Module, shape: tuple[int, ...]) -> Survey:
     layers: dict[str, Layer] = {}
     left: list[Left] = []
     for path, module in modules.items():
-        if isinstance(module, nn.Conv2d):
-            use = table.convs[path]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            use = (table.convs if isinstance(module, nn.Conv2d) else table.linears)[path]
             reason = _why_left(module, use)
             if reason is None:
                 layers[path] = Layer(use.calls[0], len(use.calls), module.weight.element_size())
@@ -77,8 +85,8 @@ def survey(net: nn.Module, shape: tuple[int, ...]) -> Survey:
     return Survey(layers, tuple(left), Cost(table.params, table.macs, weight_bytes), shape)
 
 
-def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:
-    """Why this convolution must stay as it is, or None."""
+def _why_left(module: nn.Conv2d | nn.Linear, use: ConvUse) -> str | None:
+    """Why this layer must stay as it is, or None."""
     if parametrize.is_parametrized(module):
         return "its weight is parametrised: remove the parametrisation first"
     if use.computed:
@@ -87,9 +95,7 @@ def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:
         return f"its weight is also read by {', '.join(use.elsewhere)}"
     if not use.runs or not use.calls:
         return "it never ran on an image of this size"
-    if module.groups != 1:
-        return f"it is grouped by {module.groups} already"
-    if type(module).forward is not nn.Conv2d.forward or type(module)._conv_forward is not nn.Conv2d._conv_forward:
+    if not _is_torchs(module):
         return f"{type(module).__name__} has a forward of its own"
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "hooks are attached to it, and would be lost"
@@ -97,7 +103,18 @@ def _why_left(module: nn.Conv2d, use: ConvUse) -> str | None:
         return "it runs on inputs of several sizes"
     if not bool(module.weight.isfinite().all()):
         return "its weights are not finite"
+    if columns_of(use.calls[0]) > COLUMNS:
+        return f"it reads {columns_of(use.calls[0]):,} numbers at once, whose second moments are too large"
+    if not candidates(use.calls[0]):
+        return NOTHING
     return None
+
+
+def _is_torchs(module: nn.Conv2d | nn.Linear) -> bool:
+    own = type(module)
+    if isinstance(module, nn.Linear):
+        return own.forward is nn.Linear.forward
+    return own.forward is nn.Conv2d.forward and own._conv_forward is nn.Conv2d._conv_forward
 
 
 def _functional(table: Table, modules: Mapping[str, nn.Module]) -> list[Left]:

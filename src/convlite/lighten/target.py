@@ -47,16 +47,21 @@ class Target:
         return Target(weight, self.second, cross, (weight * cross).sum(1))
 
 
-def own_target(weight: Tensor, second: Tensor | None = None) -> Target:
-    """The target of a layer on its own inputs: the dense weight (M, C, Kh, Kw) itself.
+def own_targets(weight: Tensor, groups: int = 1, second: Tensor | None = None) -> list[Target]:
+    """The targets of a layer's groups on their own inputs: the weight (M, ...) itself.
 
     Arguments:
-        second: S (D, D); the identity where left out.
+        second: S of each group (G, D, D); the identity where left out.
     """
-    flat = weight.detach().flatten(1).double()  # (M, D)
-    known = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device) if second is None else second
+    flat = by_group(weight.detach().double(), groups)  # (G, M/G, D)
+    known = torch.eye(flat.shape[2], dtype=flat.dtype, device=flat.device) if second is None else second
     cross = flat @ known
-    return Target(flat, known, cross, (cross * flat).sum(1))
+    return [Target(*each) for each in zip(flat, known.expand(groups, -1, -1), cross, (cross * flat).sum(2))]
+
+
+def by_group(rows: Tensor, groups: int) -> Tensor:
+    """What stands for output channels (M, ...), group by group: (G, M/G, D)."""
+    return rows.reshape(groups, len(rows) // groups, -1)
 
 
 def solve(gram: Tensor, right: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..kinds import Kind, conv_of
+from ..kinds import Conv, Kind, LowRank, conv, conv_of
 
-Build = Callable[[str, nn.Conv2d, Kind], nn.Module]
-"""Makes the new module from the path, the old convolution and the kind."""
+Layer = nn.Conv2d | nn.Linear
+Build = Callable[[str, Layer, Kind], nn.Module]
+"""Makes the new module from the path, the old layer and the kind."""
 
 
 def spec(net: nn.Module) -> dict[str, Any]:
@@ -22,33 +23,51 @@ def spec(net: nn.Module) -> dict[str, Any]:
     return known or {"create": None, "replaced": {}}
 
 
-def new_layer(path: str, old: nn.Conv2d, kind: Kind) -> nn.Module:
-    """A module of that kind in `old`'s sizes, device and dtype, with torch's own initial weights."""
-    return kind.build(conv_of(old), device=old.weight.device, dtype=old.weight.dtype)
+def value_of(layer: Layer) -> Conv:
+    """The value of a convolution, or of a linear layer as the 1×1 convolution of its rows."""
+    if isinstance(layer, nn.Conv2d):
+        return conv_of(layer)
+    return conv(c=layer.in_features, m=layer.out_features, k=1, bias=layer.bias is not None)
+
+
+def new_layer(path: str, old: Layer, kind: Kind) -> nn.Module:
+    """A module of that kind in `old`'s sizes, device and dtype, with torch's own initial weights.
+
+    Raises:
+        InputError: the kind can't stand there.
+    """
+    like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
+    if isinstance(old, nn.Conv2d):
+        return kind.build(conv_of(old), **like)
+    if not (isinstance(kind, LowRank) and kind.linear and kind.slices == 1):
+        raise InputError(f"{kind} can't stand for a linear layer: a LowRank with nothing between can.")
+    return nn.Sequential(*(nn.Linear(each.c, each.m, each.bias, **like) for each in kind.layers(value_of(old))))
 
 
 def replace_(net: nn.Module, kinds: Mapping[str, Kind], build: Build = new_layer) -> nn.Module:
-    """Put a module of the given kind in the place of each convolution named by its path, in place.
+    """Put a module of the given kind in the place of each convolution or linear layer, named by its path.
 
-    A convolution that stands in several places is replaced in all of them by one module.
+    That is done in place. A layer that stands in several places is replaced in all of them by one module.
 
     Arguments:
         kinds: path (as in `net.named_modules()`) → kind.
         build: makes the new modules; plain untrained ones where left out.
 
     Returns:
-        `net`, or the new module where `net` itself is the convolution.
+        `net`, or the new module where `net` itself is the layer.
 
     Raises:
-        InputError: a path that is no `nn.Conv2d`, or a kind that can't stand there; nothing is replaced then.
+        InputError: a path that is neither, or a kind that can't stand there; nothing is replaced then.
     """
     modules = dict(net.named_modules())
     fresh: dict[nn.Module, nn.Module] = {}
     for path, kind in kinds.items():
         old = modules.get(path)
-        if not isinstance(old, nn.Conv2d):
+        if not isinstance(old, Layer):
             found = f"a {type(old).__name__}" if old is not None else "no module"
-            raise InputError(f"Expected an nn.Conv2d at {path!r} of {type(net).__name__}, found {found}.")
+            raise InputError(
+                f"Expected an nn.Conv2d or nn.Linear at {path!r} of {type(net).__name__}, found {found}."
+            )
         fresh[old] = build(path, old, kind).train(old.training)
     known = spec(net)
     net._convlite = {  # type: ignore[assignment]
