@@ -18,6 +18,8 @@ from .patches import Sums, as_maps, read_patches
 from .target import Target, by_group, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
+RIDGES = (1e-4, RIDGE, 1e-2, 1e-1)  # of which a refit takes the one that images set aside show to be the best
+ASIDE = 5  # every so many batches, one is set aside for that
 
 
 def refit_(
@@ -47,16 +49,18 @@ def refit_(
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             at = seen[path]
             x = as_maps(args[0], dense[path], at.conv)
-            sums = Sums.empty(at.conv, x.device)
-            for start in range(0, len(x), BATCH):
-                here = slice(start, start + BATCH)
+            own, aside = Sums.empty(at.conv, x.device), Sums.empty(at.conv, x.device)
+            step = min(BATCH, -(-len(x) // ASIDE))
+            for i, start in enumerate(range(0, len(x), step)):
+                here = slice(start, start + step)
                 wanted = at.wanted[here]
                 if at.around.shortcut:
                     wanted = wanted - at.shortcut(shortcuts[path][here], here)
-                sums.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
-            targets = sums.targets(dense[path].weight, centred=at.free, ridge=RIDGE)
-            # towards the kernel that would be the best on these inputs
-            targets = [replace(each, weight=solve(each.second, each.cross.T).T) for each in targets]
+                some = own if i % ASIDE else aside
+                some.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
+            weight, sums = dense[path].weight, own + aside
+            targets = sums.targets(weight, centred=at.free, ridge=ridge_of(own, aside, weight, centred=at.free))
+            targets = [replace(each, weight=best_for(each)) for each in targets]
             kind = kinds[path]
             if kind is None:
                 best = torch.cat([each.weight for each in targets])
@@ -68,6 +72,24 @@ def refit_(
 
     with torch.no_grad(), shortcuts.held(), hooked({modules[path]: fit_now(path) for path in kinds}, before=True):
         light(images)
+
+
+def best_for(target: Target) -> Tensor:
+    """The dense kernel (M, D) that comes nearest a target."""
+    return solve(target.second, target.cross.T).T
+
+
+def ridge_of(own: Sums, aside: Sums, weight: Tensor, *, centred: bool) -> float:
+    """Which of RIDGES lets a dense kernel fitted to `own` come nearest what was set aside."""
+    if not (own.rows and aside.rows):
+        return RIDGE
+    unseen = aside.targets(weight, centred=centred)
+
+    def lost(ridge: float) -> float:
+        fits = own.targets(weight, centred=centred, ridge=ridge)
+        return sum(float(one.error(best_for(fit)).sum()) for one, fit in zip(unseen, fits))
+
+    return min(RIDGES, key=lost)
 
 
 def put_(

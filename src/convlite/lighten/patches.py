@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,10 @@ class Sums:
             self.x += xs.sum(1)
             self.y += ys.sum(1)
             self.rows += xs.shape[1]
+
+    def __add__(self, other: Sums) -> Sums:
+        """Those of both."""
+        return Sums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def targets(self, weight: Tensor, *, centred: bool, ridge: float = 0.0) -> list[Target]:
         """The targets that these sums set to the groups of a layer with weight (M, ...).
