@@ -13,7 +13,7 @@ from torch import nn
 import convlite as cl
 from convlite.errors import InputError, RunError
 from convlite.lighten import Left, decompose
-from convlite.lighten.distil import blocks_of
+from convlite.lighten.distil import RATES, blocks_of, rate_for
 from convlite.lighten.observe import observe
 from convlite.lighten.survey import survey
 
@@ -203,6 +203,27 @@ def test_grouped_convolutions_and_linear_layers_are_lightened(tmp_path, images):
     assert {n: t.shape for n, t in again.state_dict().items()} == {
         n: t.shape for n, t in light.model.state_dict().items()
     }
+
+
+def test_a_head_that_runs_on_maps_of_several_sizes_is_lightened(images):
+    """As in detectors, whose heads all levels of a pyramid share."""
+
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+        def forward(self, x):
+            x = F.relu(self.stem(x))
+            return [self.head(level) for level in (x, F.avg_pool2d(x, 2), F.avg_pool2d(x, 3)[:, :, :3])]
+
+    torch.manual_seed(8)
+    net = Pyramid().eval()
+    light = cl.lighten(net, images, cl.Budget(macs=0.4))
+    step = next(step for step in light.plan.steps if step.path == "head")
+    assert step.before.macs == 16 * 16 * 9 * (144 + 36 + 12)
+    assert light.plan.after.macs == cl.analyse(light.model, (3, 12, 12)).macs
+    assert light.record.stages[-1].error < 0.3
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -407,3 +428,9 @@ def test_any_number_of_steps_distils(net, images, epochs):
     """Of 96 images 77 are trained on, one step an epoch."""
     stage = cl.lighten(net, images, cl.Budget(macs=0.5), distil=epochs).record.stages[-1]
     assert stage.name == "distil" and math.isfinite(stage.tried)
+
+
+def test_what_is_nearer_is_distilled_at_a_smaller_rate():
+    rates = [rate_for(error) for error in (0.0, 1e-3, 0.04, 0.2, 1.0, 1e6)]
+    assert rates == sorted(rates) and (rates[0], rates[-1]) == RATES
+    assert rates[2] == pytest.approx(2e-3)

@@ -48,6 +48,10 @@ class Answers:
         """
         return tuple(_scale(out.double()) for out in self.outputs)
 
+    def first(self, count: int) -> Answers:
+        """Of so many images."""
+        return Answers(self.images[:count], tuple(out[:count] for out in self.outputs))
+
     def error(self, light: nn.Module) -> float:
         """Squared distance of `light`'s outputs from these, relative to their variance, in eval mode.
 

@@ -44,7 +44,7 @@ def build(
     log.stage("closed form", light)
     if plan.steps:
         kinds = {step.path: step.kind for step in plan.steps}
-        once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if layer.calls == 1}
+        once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if len(layer.calls) == 1}
         log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
         log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
     if plan.steps and distil:

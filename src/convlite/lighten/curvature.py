@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .answers import ROUNDINGS, batch_of, float_outputs
 from .around import hooked
 from .observe import Observed
-from .patches import CHUNK, as_maps, columns_of, read_patches
+from .patches import CHUNK, as_maps, columns_of, read_patches, sized
 from .target import lower
 
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
@@ -107,13 +107,13 @@ def _by_image(x: Tensor, gradient: Tensor, at: Observed) -> Tensor:
 
     A bias makes up for what a change of the kernel does to the mean: patches are then taken relative to theirs.
     """
-    groups, columns = at.conv.groups, columns_of(at.conv)
+    layer, groups, columns = sized(at.conv, x), at.conv.groups, columns_of(at.conv)
     flat = gradient.flatten(2).unflatten(1, (groups, -1))  # (N, G, m, P)
     places = torch.arange(flat.shape[3], device=x.device)
     some = max(1, CHUNK // (groups * columns * len(places)))
     found = []
     for part, felt in zip(x.split(some), flat.split(some)):
-        patches = read_patches(part, at.conv, places.expand(len(part), -1))
+        patches = read_patches(part, layer, places.expand(len(part), -1))
         found.append(felt @ patches.view(len(part), -1, groups, columns).transpose(1, 2))  # (n, G, m, D)
     product = torch.cat(found)
     if at.free:

@@ -14,7 +14,9 @@ from ..train.recipe import Recipe
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 
-RATE = 5e-3
+RATES = 1e-4, 5e-3  # the least and the largest; between them PACE times the root of the error to begin with:
+PACE = 1e-2  # what is nearly right is soon spoilt by larger steps
+LOOK = 256  # images that this error is measured on
 SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
@@ -59,7 +61,7 @@ def distil_(
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
     trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(trained, lr=rate_for(known.first(LOOK).error(light)), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULE.rate_at((step + 0.5) / steps))
     light.train()
     for module in light.modules():
@@ -91,6 +93,12 @@ def distil_(
                 schedule.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     light.eval()
+
+
+def rate_for(error: float) -> float:
+    """The highest learning rate for a network whose outputs are off by `error`, relative to their variance."""
+    least, most = RATES
+    return min(most, max(least, PACE * error**0.5))
 
 
 def _mixed(batch: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,7 +38,7 @@ def check_engine(budget: Budget) -> None:
 
 def layer_times(
     options: Mapping[str, Sequence[Option]],
-    convs: Mapping[str, tuple[Conv, int]],
+    calls: Mapping[str, Sequence[Conv]],
     budget: Budget,
     say: Callable[[str], object] = lambda text: None,
 ) -> dict[tuple[str, Kind | None], float]:
@@ -47,23 +47,23 @@ def layer_times(
     Layers of the same sizes are timed once.
 
     Arguments:
-        convs: path → the layer, and how often it runs for one image.
+        calls: path → the layer, each time it runs for one image.
     """
-    wanted = {(convs[path][0], option.kind) for path, each in options.items() for option in each}
+    wanted = {(conv, option.kind) for path, each in options.items() for option in each for conv in calls[path]}
     keys = sorted(wanted, key=repr)
     known: dict[tuple[Conv, Kind | None], float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(keys), TOGETHER):
             say(f"timing layers on {budget.engine}, {start} of {len(keys)}")
             some = keys[start : start + TOGETHER]
-            calls = {
+            runs = {
                 str(i): _runs(kind.layers(conv) if kind else (conv,), budget, Path(folder))
                 for i, (conv, kind) in enumerate(some)
             }
-            found = measure(calls, rounds=ROUNDS, seconds=SECONDS * len(some), minimum=3)
+            found = measure(runs, rounds=ROUNDS, seconds=SECONDS * len(some), minimum=3)
             known |= {key: timing.median for key, timing in zip(some, found.values())}
     return {
-        (path, option.kind): known[convs[path][0], option.kind] * convs[path][1]
+        (path, option.kind): sum(known[conv, option.kind] for conv in calls[path])
         for path, each in options.items()
         for option in each
     }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..kinds import Conv
 from .answers import batch_of
 from .around import Around, around, hooked
-from .patches import Sums, as_maps, read_outputs, read_patches, sample_positions
+from .patches import Sums, as_maps, read_outputs, read_patches, sample_positions, sized
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Observed:
     """What was seen at one convolution.
 
     Arguments:
-        conv: its value, with its input's size.
-        positions: (N, P), the output positions looked at, for each image.
+        conv: its value, with its input's size the first time it runs.
+        positions: (N, P), the output positions looked at, for each image, at that size.
         wanted: (N, P, M), its outputs there, bias included, and the shortcut that is added to them.
         sums: second moments over all calls.
         around: what stands around it.
@@ -84,8 +84,13 @@ def observe(
             at = seen[path]
             here = slice(start, start + step)
             x, y = (as_maps(each, module, at.conv) for each in (args[0], y))
-            given = read_outputs(y, at.positions[here])
-            at.sums.add(read_patches(x, at.conv, at.positions[here]), given.flatten(0, 1))
+            layer, positions = sized(at.conv, x), at.positions[here]
+            if layer != at.conv:  # it runs on maps of several sizes
+                positions = sample_positions(layer, len(images), generator)[: len(x)].to(x.device)
+            given = read_outputs(y, positions)
+            at.sums.add(read_patches(x, layer, positions), given.flatten(0, 1))
+            if layer != at.conv:
+                return
             at.wanted[here] = given
             if at.around.shortcut:
                 at.wanted[here] += at.shortcut(shortcuts[path], here)

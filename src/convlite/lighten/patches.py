@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,11 @@ def as_maps(x: Tensor, module: nn.Module, value: Conv) -> Tensor:
     if not isinstance(module, nn.Linear):
         return x
     return x.reshape(-1, value.h, x.shape[-1]).transpose(1, 2)[..., None]
+
+
+def sized(layer: Conv, maps: Tensor) -> Conv:
+    """A layer as it runs on maps (N, C, H, W)."""
+    return replace(layer, h=maps.shape[2], w=maps.shape[3])
 
 
 def sample_positions(dense: Conv, images: int, generator: torch.Generator) -> Tensor:

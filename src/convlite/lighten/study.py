@@ -113,9 +113,9 @@ class Study:
             InputError: the engine can't be used here, or can't express the network.
         """
         check_engine(budget)
-        convs = {path: (layer.conv, layer.calls) for path, layer in self.survey.layers.items()}
+        calls = {path: layer.calls for path, layer in self.survey.layers.items()}
         whole = network_time(self.net, self.survey.input, budget)
-        ms = layer_times(self.options, convs, budget, say)
+        ms = layer_times(self.options, calls, budget, say)
         return self.with_times(ms, whole)
 
     def plan_within(self, budget: Budget, say: Callable[[str], object] = lambda text: None) -> Plan:

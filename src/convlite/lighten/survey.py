@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -24,20 +24,30 @@ __all__ = ["Layer", "Survey", "survey", "unwrap"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that can be replaced: its exact sizes, how often it runs an image, bytes a number.
+    """A layer that can be replaced.
 
-    A linear layer has the sizes of the 1×1 convolution of its rows.
+    Arguments:
+        calls: each time it runs for one image, with its exact sizes; of a linear layer those of the 1×1
+            convolution of its rows.
+        itemsize: bytes a number.
     """
 
-    conv: Conv
-    calls: int
+    calls: tuple[Conv, ...]
     itemsize: int = 4
+
+    @property
+    def conv(self) -> Conv:
+        """The first call."""
+        return self.calls[0]
 
     def cost(self, kind: Kind | None) -> Cost:
         """What `kind` (None: the layer as it is) costs in its place, over all calls."""
-        one = self.conv.cost(self.itemsize) if kind is None else kind.cost(self.conv, itemsize=self.itemsize)
-        every = one * self.calls
-        return Cost(one.params, every.macs, one.weight_bytes, every.input_bytes, every.output_bytes)
+        each = [
+            conv.cost(self.itemsize) if kind is None else kind.cost(conv, itemsize=self.itemsize)
+            for conv in self.calls
+        ]
+        every = sum(each, start=Cost())
+        return replace(every, params=each[0].params, weight_bytes=each[0].weight_bytes)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ def survey(net: nn.Module, shape: tuple[int, ...]) -> Survey:
             use = (table.convs if isinstance(module, nn.Conv2d) else table.linears)[path]
             reason = _why_left(module, use)
             if reason is None:
-                layers[path] = Layer(use.calls[0], len(use.calls), module.weight.element_size())
+                layers[path] = Layer(use.calls, module.weight.element_size())
             else:
                 left.append(Left(path, reason))
         elif isinstance(module, nn.modules.conv._ConvNd):
@@ -99,8 +109,8 @@ def _why_left(module: nn.Conv2d | nn.Linear, use: ConvUse) -> str | None:
         return f"{type(module).__name__} has a forward of its own"
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "hooks are attached to it, and would be lost"
-    if len(set(use.calls)) > 1:
-        return "it runs on inputs of several sizes"
+    if isinstance(module, nn.Linear) and len(set(use.calls)) > 1:
+        return "it runs on several numbers of rows"
     if not bool(module.weight.isfinite().all()):
         return "its weights are not finite"
     if columns_of(use.calls[0]) > COLUMNS:
