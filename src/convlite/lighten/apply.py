@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..kinds import Kind
-from ..models.surgery import Layer, replace_
+from ..models.surgery import Weighted, replace_
 from .decompose import decompose
 from .plan import Plan
 from .survey import unwrap
@@ -30,7 +30,7 @@ def apply(net: nn.Module, plan: Plan) -> nn.Module:
         InputError: the plan names a convolution that `net` does not have, or that has other sizes.
     """
 
-    def build(path: str, old: Layer, kind: Kind) -> nn.Module:
+    def build(path: str, old: Weighted, kind: Kind) -> nn.Module:
         try:
             return decompose(old, kind)[0]
         except InputError as error:

@@ -60,7 +60,7 @@ def refit_(
                 some.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
             weight, sums = dense[path].weight, own + aside
             targets = sums.targets(weight, centred=at.free, ridge=ridge_of(own, aside, weight, centred=at.free))
-            targets = [replace(each, weight=best_for(each)) for each in targets]
+            targets = [replace(each, weight=best_for(each)) for each in targets]  # what the forms start from
             kind = kinds[path]
             if kind is None:
                 best = torch.cat([each.weight for each in targets])

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..kinds import Kind
-from ..models.surgery import Layer, new_layer, value_of
+from ..models.surgery import Weighted, new_layer, value_of
 from .fit import Factors, fit
 from .patches import columns_of
 from .target import by_group, own_targets
 
 
-def decompose(layer: Layer, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:
+def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:
     """The module of `kind` that best stands in for a trained layer, and its error.
 
     Arguments:

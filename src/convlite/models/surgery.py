@@ -12,8 +12,8 @@ from torch import nn
 from ..errors import InputError
 from ..kinds import Conv, Kind, LowRank, conv, conv_of
 
-Layer = nn.Conv2d | nn.Linear
-Build = Callable[[str, Layer, Kind], nn.Module]
+Weighted = nn.Conv2d | nn.Linear
+Build = Callable[[str, Weighted, Kind], nn.Module]
 """Makes the new module from the path, the old layer and the kind."""
 
 
@@ -23,14 +23,14 @@ def spec(net: nn.Module) -> dict[str, Any]:
     return known or {"create": None, "replaced": {}}
 
 
-def value_of(layer: Layer) -> Conv:
+def value_of(layer: Weighted) -> Conv:
     """The value of a convolution, or of a linear layer as the 1×1 convolution of its rows."""
     if isinstance(layer, nn.Conv2d):
         return conv_of(layer)
     return conv(c=layer.in_features, m=layer.out_features, k=1, bias=layer.bias is not None)
 
 
-def new_layer(path: str, old: Layer, kind: Kind) -> nn.Module:
+def new_layer(path: str, old: Weighted, kind: Kind) -> nn.Module:
     """A module of that kind in `old`'s sizes, device and dtype, with torch's own initial weights.
 
     Raises:
@@ -63,7 +63,7 @@ def replace_(net: nn.Module, kinds: Mapping[str, Kind], build: Build = new_layer
     fresh: dict[nn.Module, nn.Module] = {}
     for path, kind in kinds.items():
         old = modules.get(path)
-        if not isinstance(old, Layer):
+        if not isinstance(old, Weighted):
             found = f"a {type(old).__name__}" if old is not None else "no module"
             raise InputError(
                 f"Expected an nn.Conv2d or nn.Linear at {path!r} of {type(net).__name__}, found {found}."
