@@ -346,7 +346,6 @@ class LowRankConv2d(_Chain):
         like: Any = {"device": device, "dtype": dtype}
         parts = slices * groups
         mid = parts * max(1, out_channels // 4 // parts) if rank is None else rank
-        _expect_whole("rank", mid, groups)
         if slices < 1 or in_channels % parts or mid % parts:
             raise InputError(f"{parts} slices don't divide {in_channels} channels in and a rank of {mid}.")
         layers: dict[str, nn.Module] = {

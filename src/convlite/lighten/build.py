@@ -6,8 +6,9 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..errors import InputError
 from ..models.surgery import replace_
 from .calibrate import put_, refit_, restate_norms_
 from .distil import Augment, blocks_of, distil_
@@ -32,6 +33,7 @@ def build(
     Arguments: as those of `lighten`.
 
     Raises:
+        InputError: the network does not run with other layers in the place of its own.
         RunError: the distillation diverged.
     """
     original, seen = known.original, known.seen
@@ -41,6 +43,7 @@ def build(
     modules, dense = dict(light.named_modules()), dict(original.named_modules())
     for step in plan.steps:
         put_(modules, dense, step.path, seen[step.path], *known.fit(step.path, step.kind))
+    _check_runs(light, known.unseen.images[:2])
     log.stage("closed form", light)
     if plan.steps:
         kinds = {step.path: step.kind for step in plan.steps}
@@ -65,3 +68,15 @@ def build(
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost
     return Light(light, plan, Record(tuple(log.stages), known.survey.cost, after, known.images, seed))
+
+
+def _check_runs(light: nn.Module, images: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            light(images)
+    except Exception as error:  # a model may raise anything
+        raise InputError(
+            f"{type(light).__name__} does not run with other layers in the place of its own "
+            f"({type(error).__name__}: {error}): its forward uses more of them than their outputs. Layers with a "
+            "forward hook are left alone: register one on those."
+        ) from error
