@@ -1,5 +1,6 @@
 """The depthwise convolution that is fast on CPUs is the plain grouped one, forward and backward."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,27 +28,25 @@ def test_same_results_and_gradients_as_the_grouped_convolution(
     sizes = {"stride": stride, "padding": padding, "groups": c, "bias": bias, "padding_mode": mode}
     plain = nn.Conv2d(into, out, k, **sizes).double()
     fast = DepthwiseConv2d(into, out, k, **sizes).double()
-    by_term = (
-        torch.arange(out).view(c, -1).T.flatten() if spread else torch.arange(out)
-    )  # c·r + t, in t·C + c's place
-    fast.load_state_dict({name: value[by_term] for name, value in plain.state_dict().items()})
-    x = torch.randn(*((2,) if batched else ()), into, 8, 7, dtype=torch.float64)
-    inputs = [x.clone().requires_grad_() for _ in range(2)]
-    outputs = [plain(inputs[0]).index_select(-3, by_term), fast(inputs[1])]
+    interleaved = torch.arange(max(into, out)).view(c, -1).T.flatten()  # c·r + t, in t·C + c's place
+    outputs_of, inputs_of = (interleaved, torch.arange(into)) if spread else (torch.arange(out), interleaved)
+    fast.load_state_dict({name: value[outputs_of] for name, value in plain.state_dict().items()})
+    x = torch.randn(*((2,) if batched else ()), into, 8, 7, dtype=torch.float64, requires_grad=True)
+    outputs = [plain(x).index_select(-3, outputs_of), fast(x.index_select(-3, inputs_of))]
     torch.testing.assert_close(outputs[1], outputs[0])
     back = torch.randn_like(outputs[0])
     gradients = [
-        torch.autograd.grad(y, [given, *layer.parameters()], back)
-        for y, given, layer in zip(outputs, inputs, (plain, fast))
+        torch.autograd.grad(y, [x, *layer.parameters()], back) for y, layer in zip(outputs, (plain, fast))
     ]
     torch.testing.assert_close(gradients[1][0], gradients[0][0])
     for one, other in zip(gradients[0][1:], gradients[1][1:]):
-        torch.testing.assert_close(other, one[by_term])
+        torch.testing.assert_close(other, one[outputs_of])
 
 
-def test_channels_last_stays_channels_last():
-    layer = DepthwiseConv2d(8, 16, 3, groups=8).to(memory_format=torch.channels_last)
-    y = layer(torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last))
+@pytest.mark.parametrize(("into", "out"), [(8, 16), (16, 8), (24, 8)])
+def test_channels_last_stays_channels_last(into, out):
+    layer = DepthwiseConv2d(into, out, 3, groups=8).to(memory_format=torch.channels_last)
+    y = layer(torch.randn(2, into, 6, 6).to(memory_format=torch.channels_last))
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -109,8 +109,10 @@ class DepthwiseConv2d(nn.Conv2d):
     times slower on a CPU than one with a single channel in and out for each group (`benchmarks/depthwise.py`), so
     that one runs, on channels repeated before it or added up after it.
 
-    With r outputs for each of C inputs, channel t·C + c of the output is term t of input channel c: whole blocks of
-    channels are repeated, which costs the least. (`nn.Conv2d` puts it at c·r + t.)
+    Whole blocks of channels are repeated and added up, which costs the least and keeps them last in memory: with r
+    outputs for each of C inputs, channel t·C + c of the output is term t of input channel c; with r inputs for each
+    of M outputs, channel t·M + m of the input is term t of output channel m. (`nn.Conv2d` has them at c·r + t and
+    m·r + t.)
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -126,8 +128,9 @@ class DepthwiseConv2d(nn.Conv2d):
             repeated = torch.cat([input] * (self.out_channels // self.in_channels), -3)  # (N, r·C, H, W)
             return F.conv2d(repeated, weight, bias, groups=self.out_channels, **rest)
         r = self.in_channels // self.out_channels
-        single = weight.flatten(0, 1).unsqueeze(1)  # (M·r, 1, Kh, Kw)
-        y = F.conv2d(input, single, groups=self.in_channels, **rest).unflatten(-3, (-1, r)).sum(-3)
+        single = weight.transpose(0, 1).flatten(0, 1).unsqueeze(1)  # (r·M, 1, Kh, Kw)
+        first, *others = F.conv2d(input, single, groups=self.in_channels, **rest).chunk(r, -3)  # (N, M, H', W') each
+        y = sum(others, first)
         return y if bias is None else y + bias[:, None, None]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RunError
@@ -69,6 +70,9 @@ def distil_(
             module.eval()
     theirs, ours = Watched(original, blocks), Watched(light, blocks)
     with hooked(theirs.hooks), hooked(ours.hooks):
+        with torch.no_grad():
+            original(images[:BATCH])
+        spreads = [_spread(out) for out in theirs.taken()]
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(images.device)
             for i, part in enumerate(order.chunk(steps_each)):
@@ -79,8 +83,8 @@ def distil_(
                 with torch.no_grad():
                     wanted = float_outputs(original(batch))
                 given = float_outputs(light(batch))
-                loss = torch.stack([((a - b) ** 2).mean() / s for a, b, s in zip(given, wanted, scales)]).sum()
-                apart = [_apart(a, b) for a, b in zip(ours.taken(), theirs.taken())]
+                loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
+                apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
                 if apart:
                     loss = loss + FEATURES * torch.stack(apart).mean()
                 if not bool(loss.isfinite()):
@@ -144,7 +148,6 @@ class Watched:
         return found
 
 
-def _apart(given: Tensor, wanted: Tensor) -> Tensor:
-    """Squared distance relative to the variance over images and places: of (N, C, H, W) each, a scalar."""
-    spread = (wanted - wanted.mean(0)).square().mean().clamp_min(1e-12)
-    return (given - wanted).square().mean() / spread
+def _spread(out: Tensor) -> Tensor:
+    """The variance over images, a mean over places: of (N, C, H, W), a scalar."""
+    return (out - out.mean(0)).square().mean().clamp_min(1e-12)

@@ -212,7 +212,8 @@ class _PointwiseFirst(Form):
                 d = solve(seen, torch.einsum("rc,ck->rk", a, crossed[i]).reshape(-1, 1)).view(r, kk)
             depthwise[i], pointwise[i] = d, a
         kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(m, c * kk)
-        return Factors((pointwise.reshape(m * r, c, 1, 1), depthwise.view(m, r, self.kh, self.kw)), kernel)
+        terms = pointwise.transpose(0, 1)  # t·M + m is term t of channel m
+        return Factors((terms.reshape(r * m, c, 1, 1), depthwise.view(m, r, self.kh, self.kw)), kernel)
 
 
 class _Asymmetric(Form):
