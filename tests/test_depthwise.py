@@ -35,9 +35,7 @@ def test_same_results_and_gradients_as_the_grouped_convolution(
     outputs = [plain(x).index_select(-3, outputs_of), fast(x.index_select(-3, inputs_of))]
     torch.testing.assert_close(outputs[1], outputs[0])
     back = torch.randn_like(outputs[0])
-    gradients = [
-        torch.autograd.grad(y, [x, *layer.parameters()], back) for y, layer in zip(outputs, (plain, fast))
-    ]
+    gradients = [torch.autograd.grad(y, [x, *layer.parameters()], back) for y, layer in zip(outputs, (plain, fast))]
     torch.testing.assert_close(gradients[1][0], gradients[0][0])
     for one, other in zip(gradients[0][1:], gradients[1][1:]):
         torch.testing.assert_close(other, one[outputs_of])

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..cost import Cost
 from ..errors import InputError
-from ..nn import PaddingMode
+from ..nn.chain import PaddingMode
 
 Pair = tuple[int, int]
 Padding = Pair | Literal["same"]

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from ..errors import InputError, nearest
-from ..nn import make_between
+from ..nn.chain import make_between
 from .kind import Kind
 from .vocabulary import KINDS
 

@@ -10,6 +10,7 @@ from torch import nn
 from .. import nn as cnn
 from ..errors import InputError
 from ..nn import Between, Order
+from ..nn.stacked import share
 from .conv import Conv, Padding
 from .kind import Kind
 
@@ -216,7 +217,7 @@ class Stacked(Kind):
                 c=dense.c if i == 0 else dense.m,
                 k=(3 if i < reach[0] else 1, 3 if i < reach[1] else 1),
                 stride=dense.stride if i == count - 1 else (1, 1),
-                padding=(cnn.share(total[0], reach[0], i), cnn.share(total[1], reach[1], i)),
+                padding=(share(total[0], reach[0], i), share(total[1], reach[1], i)),
                 bias=dense.bias and i == count - 1,
             )
             for i in range(count)

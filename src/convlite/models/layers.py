@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..kinds import Depthwise, Kind, Normal, conv
-from ..nn import ChannelShuffle, _Chain
+from ..nn import ChannelShuffle
+from ..nn.chain import Chain
 from .pools import pair
 
 Size = int | tuple[int, int]
@@ -219,7 +220,7 @@ def initialise_(net: nn.Module) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for module in net.modules():
-        if isinstance(module, _Chain):
+        if isinstance(module, Chain):
             for layer, following in pairwise(module.children()):
                 if isinstance(layer, nn.Conv2d) and isinstance(following, nn.Conv2d | ChannelShuffle):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
