@@ -18,6 +18,7 @@ MODULES = {
     "BottleneckConv2d": {"rank_in": 3, "rank_out": 2},
     "LowRankConv2d": {"rank": 3},
     "ShuffledConv2d": {"groups": 2},
+    "PermutedConv2d": {"groups": 2},
 }
 NAMES = {
     "SeparableConv2d": ["depthwise", "pointwise"],
@@ -26,8 +27,10 @@ NAMES = {
     "BottleneckConv2d": ["reduce", "spatial", "expand"],
     "LowRankConv2d": ["spatial", "expand"],
     "ShuffledConv2d": ["pointwise", "depthwise"],
+    "PermutedConv2d": ["grouped"],
 }
 every_module = pytest.mark.parametrize("name", MODULES)
+BETWEEN = {name: {} if name == "PermutedConv2d" else {"between": "ReLU"} for name in MODULES}
 
 
 def make(name, *args, **kwargs):
@@ -43,7 +46,7 @@ def test_these_are_all_the_modules():
     )
 
 
-OWN_GROUPS = "SeparableConv2d", "StackedConv2d", "ShuffledConv2d"
+OWN_GROUPS = "SeparableConv2d", "StackedConv2d", "ShuffledConv2d", "PermutedConv2d"
 
 
 @every_module
@@ -60,8 +63,9 @@ def test_the_signature_is_conv2d_s_but_for_groups(name):
 @every_module
 def test_plain_state_dict_names(name):
     names = [f"{layer}.weight" for layer in NAMES[name]]
-    assert list(make(name, 4, 6, 5, bias=False).state_dict()) == names
-    assert list(make(name, 4, 6, 5).state_dict()) == [*names, f"{NAMES[name][-1]}.bias"]
+    orders = ["before.order", "after.order"] if name == "PermutedConv2d" else []
+    assert sorted(make(name, 4, 6, 5, bias=False).state_dict()) == sorted(names + orders)
+    assert sorted(make(name, 4, 6, 5).state_dict()) == sorted([*names, f"{NAMES[name][-1]}.bias", *orders])
 
 
 @every_module
@@ -101,7 +105,7 @@ def test_it_trains_in_both_memory_layouts(name):
 
 @every_module
 def test_copies_compute_the_same(name):
-    module, x = make(name, 4, 6, 5, between="ReLU"), torch.randn(1, 4, 9, 9)
+    module, x = make(name, 4, 6, 5, **BETWEEN[name]), torch.randn(1, 4, 9, 9)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(x), module(x))
         assert all(a is not b for a, b in zip(other.parameters(), module.parameters()))
@@ -109,7 +113,7 @@ def test_copies_compute_the_same(name):
 
 @every_module
 def test_it_can_be_exported(name):
-    module = make(name, 4, 6, 5, padding=2, between="ReLU").eval()
+    module = make(name, 4, 6, 5, padding=2, **BETWEEN[name]).eval()
     sample = torch.randn(2, 4, 9, 9)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(module, (sample,), dynamic_shapes={"x": {0: batch}})

@@ -17,6 +17,7 @@ from convlite.kinds import (
     Kind,
     LowRank,
     Normal,
+    Permuted,
     Pointwise,
     Separable,
     Shuffled,
@@ -96,6 +97,7 @@ def every_kind(dense: Conv, o: Options) -> list[Kind]:
         LowRank(o.rank, o.between),
         LowRank(None if o.rank is None else groups * o.rank, o.between, groups),
         Shuffled(groups, o.between),
+        Permuted(groups),
     ]
     return [kind for kind in kinds if kind.why_not(dense) is None]
 

@@ -179,7 +179,7 @@ def test_a_cost_needs_an_input_that_the_kernel_fits_in():
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_same_padding_is_one_value_however_it_is_written(kind):
-    options = {"grouped": (2,), "shuffled": (2,)}.get(kind, ())
+    options = {"grouped": (2,), "shuffled": (2,), "permuted": (2,)}.get(kind, ())
     words = Conv(c=4, m=4, k=(5, 5), padding="same", dilation=(2, 1), h=9, w=9)
     numbers = conv(c=4, m=4, k=5, padding=(4, 2), dilation=(2, 1), h=9)
     assert words == numbers

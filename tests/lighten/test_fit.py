@@ -1,5 +1,6 @@
 """Decompositions: exact at full rank, never worse with more, and as wrong as they say."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -32,6 +33,7 @@ def full_rank(conv: nn.Conv2d) -> list[kinds.Kind]:
         kinds.LowRank(m),
         *(kinds.LowRank(s * min(m, c * kh * kw // s), slices=s) for s in range(2, c + 1) if c % s == 0),
         kinds.Bottleneck(c, m),
+        kinds.Permuted(1),
     ]
 
 
@@ -75,6 +77,7 @@ def test_error_said_is_error_made(seed, c, m, known):
         kinds.LowRank(1),
         sliced,
         kinds.Bottleneck(1, 2),
+        kinds.Permuted(math.gcd(c, m)),
     ):
         module, error = decompose(conv, kind, moments)
         module.requires_grad_(False)
@@ -85,6 +88,40 @@ def test_error_said_is_error_made(seed, c, m, known):
             impulse[range(c), range(c), 2, 2] = 1
             made = (module(impulse) - conv(impulse)).square().sum() / conv(impulse).square().sum()
         assert error == pytest.approx(float(made), rel=1e-6, abs=1e-9)
+
+
+@QUICK
+@given(
+    st.integers(0, 99),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.sampled_from([(1, 1), (3, 3), (1, 5)]),
+    st.booleans(),
+)
+def test_groups_that_are_there_are_found_whatever_the_order_of_the_channels(seed, groups, c, m, k, bias):
+    conv = convolution(seed, c * groups, m * groups, k, stride=2, bias=bias)
+    among = torch.block_diag(*[torch.ones(m, c, dtype=torch.float64)] * groups)
+    conv.weight *= among[torch.randperm(m * groups)][:, torch.randperm(c * groups), None, None]
+    module, error = decompose(conv, kinds.Permuted(groups))
+    assert error < 1e-9
+    x = torch.randn(2, c * groups, 7, 9, dtype=torch.float64)
+    torch.testing.assert_close(module(x), conv(x), rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 99), st.sampled_from([2, 3, 4]), st.integers(2, 5), st.integers(2, 5))
+def test_channels_are_grouped_better_than_at_random(seed, groups, c, m):
+    """With each group's least squares solved for, whatever the channels in it."""
+    conv = convolution(seed, c * groups, m * groups, (3, 3), bias=False)
+    _, error = decompose(conv, kinds.Permuted(groups))
+    power = conv.weight.square().sum((2, 3))
+    whole = float(power.sum())
+    at_random = [
+        sum(float(power[i::groups, j].sum()) for i, j in enumerate(torch.randperm(c * groups).chunk(groups)))
+        for _ in range(20)
+    ]
+    assert error < 1 - sum(at_random) / len(at_random) / whole
 
 
 @QUICK

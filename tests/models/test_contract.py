@@ -16,6 +16,7 @@ from convlite.kinds import (
     Grouped,
     Kind,
     Normal,
+    Permuted,
     Pointwise,
     Separable,
     Shuffled,
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("fill_once")
 
 KINDS: list[Kind] = [
     Grouped(4), Separable(), Normal(), Depthwise(), Pointwise(), Separable("pointwise_first", "ReLU", 2),
-    Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Shuffled(4),
+    Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Shuffled(4), Permuted(4),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from convlite.kinds import Asymmetric, Bottleneck, Separable, Shuffled
+from convlite.kinds import Asymmetric, Bottleneck, Permuted, Separable, Shuffled
 from convlite.models import create
 from convlite.runtime import export, open_engine
 from convlite.runtime.optimise import difference
@@ -18,6 +18,7 @@ NETS = [  # small members; the sizes are the least that the family takes without
     ("resnet20", {"conv": Bottleneck()}, 32),
     ("resnet20", {"conv": Asymmetric(2)}, 32),
     ("resnet20", {"conv": Shuffled(4)}, 32),
+    ("resnet20", {"conv": Permuted(4)}, 32),
     ("mobilenet_v3_small", {"width": 0.25}, 64),
     ("shufflenet_v2_x0_5", {}, 64),
     ("xception_small", {"width": 0.25, "depth": 1, "head": "deeplabv3plus", "num_classes": 3}, 64),

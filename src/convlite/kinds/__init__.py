@@ -1,6 +1,7 @@
 """The vocabulary: kinds of convolution as small frozen values."""
 
 from .conv import Conv, conv, conv_of
+from .grouped import Grouped, Permuted, Shuffled
 from .kind import Kind
 from .text import from_dict, parse
 from .vocabulary import (
@@ -8,12 +9,10 @@ from .vocabulary import (
     Asymmetric,
     Bottleneck,
     Depthwise,
-    Grouped,
     LowRank,
     Normal,
     Pointwise,
     Separable,
-    Shuffled,
     Stacked,
 )
 
@@ -27,6 +26,7 @@ __all__ = [
     "Kind",
     "LowRank",
     "Normal",
+    "Permuted",
     "Pointwise",
     "Separable",
     "Shuffled",

@@ -12,37 +12,13 @@ from ..errors import InputError
 from ..nn import Between, Order
 from ..nn.stacked import share
 from .conv import Conv, Padding
+from .grouped import Grouped, Permuted, Shuffled
 from .kind import Kind
-
-
-def _at_least_one(kind: Kind, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise InputError(f"{kind.name} needs {name} of at least 1, given {value}.")
-
-
-def _arguments(dense: Conv, device: Any, dtype: Any) -> dict[str, Any]:
-    """What `nn.Conv2d`, and each of our modules, takes; a kind says itself how it groups."""
-    return {
-        "in_channels": dense.c, "out_channels": dense.m, "kernel_size": dense.k, "stride": dense.stride,
-        "padding": dense.padding, "dilation": dense.dilation, "bias": dense.bias,
-        "padding_mode": dense.padding_mode, "device": device, "dtype": dtype,
-    }  # fmt: skip
-
-
-def _pointwise(dense: Conv, c: int, m: int, *, bias: bool = False, groups: int = 1) -> Conv:
-    return Conv(c=c, m=m, k=(1, 1), groups=groups, bias=bias, h=dense.h, w=dense.w)
-
-
-class _OneConv(Kind):
-    """A kind that is a single `nn.Conv2d`."""
-
-    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return self._chain(dense)[0].build(device, dtype)
+from .parts import OneConv, arguments, at_least_one, pointwise
 
 
 @dataclass(frozen=True)
-class Normal(_OneConv):
+class Normal(OneConv):
     """Every output channel sees every input channel."""
 
     @property
@@ -54,33 +30,13 @@ class Normal(_OneConv):
 
 
 @dataclass(frozen=True)
-class Grouped(_OneConv):
-    """Channels in `groups` groups that do not see each other (AlexNet; ResNeXt, arXiv 1611.05431)."""
-
-    groups: int
-
-    def __post_init__(self) -> None:
-        _at_least_one(self, groups=self.groups)
-
-    @property
-    def formula(self) -> str:
-        return "K²·C·M / g"
-
-    def _why_not(self, dense: Conv) -> str | None:
-        return _indivisible(self.groups, dense)
-
-    def _chain(self, dense: Conv) -> list[Conv]:
-        return [replace(dense, groups=self.groups)]
-
-
-@dataclass(frozen=True)
-class Depthwise(_OneConv):
+class Depthwise(OneConv):
     """`multiplier` filters for each channel, which see that channel alone; see `convlite.nn.DepthwiseConv2d`."""
 
     multiplier: int = 1
 
     def __post_init__(self) -> None:
-        _at_least_one(self, multiplier=self.multiplier)
+        at_least_one(self, multiplier=self.multiplier)
 
     @property
     def formula(self) -> str:
@@ -96,11 +52,11 @@ class Depthwise(_OneConv):
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         layer = nn.Conv2d if self.multiplier == 1 else cnn.DepthwiseConv2d
-        return layer(**_arguments(dense, device, dtype), groups=dense.c)
+        return layer(**arguments(dense, device, dtype), groups=dense.c)
 
 
 @dataclass(frozen=True)
-class Pointwise(_OneConv):
+class Pointwise(OneConv):
     """1×1: mixes channels and looks at no neighbour (arXiv 1312.4400)."""
 
     @property
@@ -123,7 +79,7 @@ class Separable(Kind):
     multiplier: int = 1
 
     def __post_init__(self) -> None:
-        _at_least_one(self, multiplier=self.multiplier)
+        at_least_one(self, multiplier=self.multiplier)
         if self.order not in ("depthwise_first", "pointwise_first"):
             raise InputError(f"order must be 'depthwise_first' or 'pointwise_first', given {self.order!r}.")
 
@@ -137,16 +93,16 @@ class Separable(Kind):
         if self.order == "depthwise_first":
             return [
                 replace(dense, m=r * dense.c, groups=dense.c, bias=False),
-                _pointwise(dense, r * dense.c, dense.m, bias=dense.bias),
+                pointwise(dense, r * dense.c, dense.m, bias=dense.bias),
             ]
         return [
-            _pointwise(dense, dense.c, r * dense.m),
+            pointwise(dense, dense.c, r * dense.m),
             replace(dense, c=r * dense.m, groups=dense.m),
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.SeparableConv2d(
-            **_arguments(dense, device, dtype),
+            **arguments(dense, device, dtype),
             order=self.order, multiplier=self.multiplier, between=self.between,
         )  # fmt: skip
 
@@ -161,7 +117,7 @@ class Asymmetric(Kind):
     between: Between = None
 
     def __post_init__(self) -> None:
-        _at_least_one(self, rank=self.rank)
+        at_least_one(self, rank=self.rank)
 
     @property
     def formula(self) -> str:
@@ -188,7 +144,7 @@ class Asymmetric(Kind):
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.AsymmetricConv2d(
-            **_arguments(dense, device, dtype), groups=dense.groups, rank=self.rank, between=self.between
+            **arguments(dense, device, dtype), groups=dense.groups, rank=self.rank, between=self.between
         )
 
 
@@ -224,7 +180,7 @@ class Stacked(Kind):
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.StackedConv2d(**_arguments(dense, device, dtype), between=self.between)
+        return cnn.StackedConv2d(**arguments(dense, device, dtype), between=self.between)
 
 
 @dataclass(frozen=True)
@@ -238,7 +194,7 @@ class Bottleneck(Kind):
     between: Between = None
 
     def __post_init__(self) -> None:
-        _at_least_one(self, rank_in=self.rank_in, rank_out=self.rank_out)
+        at_least_one(self, rank_in=self.rank_in, rank_out=self.rank_out)
 
     @property
     def formula(self) -> str:
@@ -258,14 +214,14 @@ class Bottleneck(Kind):
     def _chain(self, dense: Conv) -> list[Conv]:
         a, b = self.ranks(dense)
         return [
-            _pointwise(dense, dense.c, a, groups=dense.groups),
+            pointwise(dense, dense.c, a, groups=dense.groups),
             replace(dense, c=a, m=b, bias=False),
-            _pointwise(dense, b, dense.m, bias=dense.bias, groups=dense.groups),
+            pointwise(dense, b, dense.m, bias=dense.bias, groups=dense.groups),
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.BottleneckConv2d(
-            **_arguments(dense, device, dtype),
+            **arguments(dense, device, dtype),
             groups=dense.groups, rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
         )  # fmt: skip
 
@@ -285,7 +241,7 @@ class LowRank(Kind):
     slices: int = 1
 
     def __post_init__(self) -> None:
-        _at_least_one(self, rank=self.rank, slices=self.slices)
+        at_least_one(self, rank=self.rank, slices=self.slices)
 
     @property
     def formula(self) -> str:
@@ -306,49 +262,14 @@ class LowRank(Kind):
         inner = self.inner(dense)
         return [
             replace(dense, m=inner, groups=self.slices * dense.groups, bias=False),
-            _pointwise(dense, inner, dense.m, bias=dense.bias, groups=dense.groups),
+            pointwise(dense, inner, dense.m, bias=dense.bias, groups=dense.groups),
         ]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.LowRankConv2d(
-            **_arguments(dense, device, dtype),
+            **arguments(dense, device, dtype),
             groups=dense.groups, rank=self.rank, between=self.between, slices=self.slices,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shuffled(Kind):
-    """Grouped 1×1, channel shuffle, depthwise K×K; see `convlite.nn.ShuffledConv2d`."""
-
-    groups: int
-    between: Between = None
-
-    def __post_init__(self) -> None:
-        _at_least_one(self, groups=self.groups)
-
-    @property
-    def formula(self) -> str:
-        return "C·M / g + K²·M"
-
-    def _why_not(self, dense: Conv) -> str | None:
-        return _indivisible(self.groups, dense)
-
-    def _chain(self, dense: Conv) -> list[Conv]:
-        if dense.k == (1, 1):
-            return [replace(dense, groups=self.groups)]
-        return [
-            _pointwise(dense, dense.c, dense.m, groups=self.groups),
-            replace(dense, c=dense.m, groups=dense.m),
-        ]
-
-    def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
-        return cnn.ShuffledConv2d(**_arguments(dense, device, dtype), groups=self.groups, between=self.between)
-
-
-def _indivisible(groups: int, dense: Conv) -> str | None:
-    if dense.c % groups or dense.m % groups:
-        return f"{groups} groups don't divide {dense.c} channels in and {dense.m} out"
-    return None
 
 
 def _unshared(dense: Conv, *ranks: int) -> str | None:
@@ -378,5 +299,6 @@ KINDS: dict[str, type[Kind]] = {
         Bottleneck,
         LowRank,
         Shuffled,
+        Permuted,
     )
 }

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..kinds import Kind, Separable
+from ..kinds import Kind, Permuted, Separable
 from .answers import BATCH, batch_of
 from .around import hooked
 from .decompose import set_factors_
@@ -124,12 +124,8 @@ def fitted(
         sums: those that the targets were made of.
     """
     mix = mix_for(kind, mix)
-    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)])
-    kernel, last = (
-        torch.linalg.solve(mix, by_group(each, len(mix))).reshape(each.shape)
-        for each in (factors.kernel, factors.weights[-1])
-    )
-    return Factors((*factors.weights[:-1], last), kernel), bias_for(kernel, at, sums)
+    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)]).unmixed(mix)
+    return factors, bias_for(factors.kernel, at, sums)
 
 
 def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
@@ -141,8 +137,8 @@ def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
 
 
 def mix_for(kind: Kind, mix: Tensor) -> Tensor:
-    """What a kind's last layer can undo: all of the roots (G, m, m), or, if it is depthwise, its channels apart."""
-    if isinstance(kind, Separable) and kind.order == "pointwise_first":
+    """What a kind's last layer can undo: all of the roots (G, m, m), or, where it sees few channels, each apart."""
+    if isinstance(kind, Permuted) or (isinstance(kind, Separable) and kind.order == "pointwise_first"):
         return (mix @ mix).diagonal(dim1=1, dim2=2).sqrt().diag_embed()
     return mix
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
+from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separable
 
 SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the full width, tried as ranks
 TERMS = (1, 2, 3, 4, 6, 8, 12, 16)  # in each slice of a sliced low rank
 SMALL = 5  # kernels below this, if depthwise, are bound by memory: two convolutions would take longer than one
+WIDE = 512  # channels beyond which it takes too long to find those that belong together in a group
 LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
 
 
@@ -24,6 +25,8 @@ def candidates(layer: Conv) -> list[Kind]:
         tried += [LowRank(s * t, slices=s) for s, t in terms]
         if dense.c * dense.m <= LARGE:
             tried += [Separable("pointwise_first", multiplier=r) for r in range(1, min(k2, 3))]
+    if groups == 1 and max(dense.c, dense.m) <= WIDE:
+        tried += [Permuted(2**i) for i in range(1, min(dense.c, dense.m).bit_length())]
     if k2 > 1:
         inside = [(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
         tried += [Bottleneck(groups * a, groups * b) for a, b in inside]

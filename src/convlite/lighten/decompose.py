@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..kinds import Kind
 from ..models.surgery import Weighted, new_layer, value_of
+from ..nn import PermutedConv2d
 from .fit import Factors, fit
 from .patches import columns_of
 from .target import by_group, own_targets
@@ -18,8 +19,8 @@ def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tupl
 
     Arguments:
         layer: it is left as it is.
-        kind: Separable (either order; for a dense convolution), Asymmetric, LowRank or Bottleneck, with nothing
-            between; LowRank for an `nn.Linear`.
+        kind: Separable (either order) or Permuted for a dense convolution; Asymmetric, LowRank or Bottleneck;
+            with nothing between; LowRank for an `nn.Linear`.
         inputs: second moments of the layer's input patches, (D, D) with D = C·Kh·Kw in the order of the weight;
             of a grouped one (G, D, D), with D what a group reads. Then the error is that of the outputs on such
             inputs; without, that of the weights.
@@ -56,6 +57,11 @@ def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None
     with torch.no_grad():
         for layer, weight in zip(layers, balanced(factors.weights), strict=True):
             layer.weight.copy_(weight.view_as(layer.weight))
+        if isinstance(module, PermutedConv2d) and factors.orders is not None:
+            into, out = factors.orders
+            module.get_buffer("before.order").copy_(into)
+            module.get_buffer("after.order").copy_(out.argsort())
+            bias = None if bias is None else bias[out]
         last = layers[-1].bias
         if last is not None and bias is not None:
             last.copy_(bias)

@@ -17,19 +17,38 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Separable
-from .target import Prefixes, Target, leading, solve
+from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separable
+from .grouping import assigned, partition
+from .target import Prefixes, Target, by_group, leading, solve
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
-HOLD = "Asymmetric", "Bottleneck", "LowRank", "Separable"  # those that can hold a dense kernel
+HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
 
 
 class Factors:
-    """Weights of a kind's primitive convolutions, in order, and the dense kernel (M, D) they compose to."""
+    """Weights of a kind's primitive convolutions, in order, and the dense kernel (M, D) they compose to.
 
-    def __init__(self, weights: tuple[Tensor, ...], kernel: Tensor) -> None:
-        self.weights, self.kernel = weights, kernel
+    Where a kind permutes channels, `orders` says which input and which output channel stands in each place.
+    """
+
+    def __init__(
+        self, weights: tuple[Tensor, ...], kernel: Tensor, orders: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        self.weights, self.kernel, self.orders = weights, kernel, orders
+
+    def unmixed(self, mix: Tensor) -> Factors:
+        """What gives y where these give `mix` (G, m, m) times y, group by group."""
+
+        def undone(rows: Tensor) -> Tensor:
+            return torch.linalg.solve(mix, by_group(rows, len(mix))).reshape(rows.shape)
+
+        last = self.weights[-1]
+        if self.orders is None:
+            last = undone(last)
+        else:
+            last = undone(last[self.orders[1].argsort()])[self.orders[1]]
+        return Factors((*self.weights[:-1], last), undone(self.kernel), self.orders)
 
 
 class Form(ABC):
@@ -122,6 +141,8 @@ def rank_of(kind: Any, dense: Conv) -> int:
             return kind.ranks(dense)[0]
         case LowRank():
             return kind.inner(dense) // kind.slices
+        case Permuted():
+            return kind.groups
         case _:
             return dense.m if kind.rank is None else kind.rank
 
@@ -292,6 +313,30 @@ class _Bottleneck(Form):
         return a, b
 
 
+class _Permuted(Form):
+    """Channels that belong together in a group, then least squares in each (Zhao & Luk, arXiv 1811.09341)."""
+
+    @cached_property
+    def _use(self) -> Tensor:  # (M, C): the energy in each output of what each input brings alone
+        rows, own = self.target.weight.view(self.m, self.c, self.kk), self.blocks.diagonal(dim1=0, dim2=2)
+        return torch.einsum("mck,klc,mcl->mc", rows, own, rows).clamp_min(0)
+
+    def fit(self, kind: Permuted) -> Factors:
+        m, c, kk, g = self.m, self.c, self.kk, kind.groups
+        _, inputs = partition(self._use, g)
+        into = inputs.argsort(stable=True)  # (C,), group by group
+        columns = (into[:, None] * kk + torch.arange(kk, device=into.device)).view(g, -1)  # (g, C/g·K²)
+        grams = self.target.second[columns[:, :, None], columns[:, None]]  # (g, D/g, D/g)
+        right = self.target.cross[:, columns].permute(1, 2, 0)  # (g, D/g, M)
+        each = solve(grams, right)  # of every output on every group's inputs
+        outputs = assigned((each * right).sum(1).T)  # what they explain decides where an output belongs
+        out = outputs.argsort(stable=True)  # (M,)
+        rows = each.permute(0, 2, 1)[outputs[out], out]  # (M, D/g), group by group
+        kernel = torch.zeros_like(self.target.weight)
+        kernel[out[:, None], columns[outputs[out]]] = rows
+        return Factors((rows.reshape(m, c // g, self.kh, self.kw),), kernel, (into, out))
+
+
 def _projected(directions: Tensor, target: Target, inner: int) -> Prefixes:
     """Least squares on features directions ⊗ identity: (q, X) of inputs laid out as (X, inner), in that order."""
     q, outer = directions.shape
@@ -331,4 +376,6 @@ def _form(kind: Kind) -> type[Form] | None:
             return _LowRank if kind.slices == 1 else _Sliced
         case Bottleneck():
             return _Bottleneck
+        case Permuted():
+            return _Permuted
     return None

@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from ..kinds import LowRank
 from .calibrate import RIDGE, mix_for
 from .candidates import candidates
 from .curvature import Curvature
@@ -32,7 +33,8 @@ def options_of(
     energy = max(sum(_energy(target) for target in targets), 1e-300)
     dense = module.weight.detach().flatten(1)  # (M, D)
     options = [Option(None, layer.cost(None), 0.0)]
-    for _, alike in groupby(sorted(candidates(at.conv), key=family), family):
+    tried = [kind for kind in candidates(at.conv) if isinstance(module, nn.Conv2d) or isinstance(kind, LowRank)]
+    for _, alike in groupby(sorted(tried, key=family), family):
         shares = {kind: share_of(kind, at.conv) for kind in alike}
         first = next(iter(shares))
         most = max(rank_of(share, at.conv.one_group) for share in shares.values())
