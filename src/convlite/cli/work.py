@@ -71,6 +71,10 @@ def lighten(
         int | None,
         typer.Option("--images", metavar="N", min=2, help="How many pictures to look at; 16,384 at most."),
     ] = None,
+    probes: Annotated[
+        int,
+        typer.Option("--probes", metavar="N", min=0, help="Further plans to build, of which the best is taken."),
+    ] = 0,
     distil: Annotated[
         int,
         typer.Option("--distil", metavar="N", min=0, help="Epochs of distillation at the end; no labels are used."),
@@ -115,6 +119,7 @@ def lighten(
         net,
         _pictures(loaded, seed, images),
         budget,
+        probes=probes,
         distil=distil,
         augment=_augmentation(found.about, loaded),
         seed=seed,

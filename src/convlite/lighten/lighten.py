@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from .build import build
 from .distil import Augment
 from .latency import check_engine
 from .plan import Budget
+from .probe import probed
 from .record import Light
 from .study import Study, study
 
@@ -22,6 +24,7 @@ def lighten(
     images: Tensor | Iterable[Any] | None,
     budget: Budget,
     *,
+    probes: int = 0,
     distil: int = 0,
     augment: Augment | None = None,
     seed: int = 0,
@@ -44,6 +47,8 @@ def lighten(
             pair the images are taken); a few hundred suffice without distillation. None with a study, which has
             its own.
         budget: what the light network may cost.
+        probes: how many plans near the best are built, too, and measured, of which the best is taken; 5 at most,
+            and not where the budget is one of time.
         distil: epochs over the images; 0 for none.
         augment: (batch, generator) → batch, changed at random; used in distilling.
         seed: of all random choices; same seed, same result.
@@ -54,7 +59,7 @@ def lighten(
         The light network, its plan and a record.
 
     Raises:
-        InputError: images of a wrong shape or not finite, or a budget that no plan meets.
+        InputError: images of a wrong shape or not finite, a budget that no plan meets, or probes that can't be.
         RunError: the network's outputs are not finite, or the distillation diverged.
     """
     check_engine(budget)  # before the long part
@@ -65,5 +70,9 @@ def lighten(
                 shown.update(f"lighten: {text}")
 
         known = net if isinstance(net, Study) else study(net, () if images is None else images, seed=seed, say=say)
-        plan = known.plan(budget) if budget.latency_ms is None else known.plan_within(budget, say)
-        return build(known, plan, distil=distil, augment=augment, seed=seed, watch=watch, say=say)
+        if probes or budget.latency_ms is None:
+            plan, tried = probed(known, budget, probes, say)
+        else:
+            plan, tried = known.plan_within(budget, say), ()
+        light = build(known, plan, distil=distil, augment=augment, seed=seed, watch=watch, say=say)
+        return replace(light, record=replace(light.record, probed=tried))

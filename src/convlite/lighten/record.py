@@ -37,13 +37,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Record:
-    """How a lightening went: its stages in order, and the costs as analysed before and after."""
+    """How a lightening went: its stages in order, and the costs as analysed before and after.
+
+    Arguments:
+        probed: of each plan that was built to choose among them, the predicted error and the measured one.
+    """
 
     stages: tuple[Stage, ...]
     before: Cost
     after: Cost
     images: int
     seed: int
+    probed: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -1,0 +1,55 @@
+"""Plans near the best one, built and measured, where the sum of their layers' errors says too little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import InputError
+from .build import build
+from .plan import Budget, Plan
+from .study import Study
+
+# What errors are raised to before they are added up. Layers that lose much lose less together than one by one, so
+# that a sum makes too much of large errors; small powers make less of them.
+POWERS = (0.7, 0.85, 0.5, 0.6, 1.2)
+
+
+def probed(
+    known: Study, budget: Budget, probes: int, say: Callable[[str], object] = lambda text: None
+) -> tuple[Plan, tuple[tuple[float, float], ...]]:
+    """The plan of those near the best that proves best, each being built without distilling.
+
+    Arguments:
+        probes: how many plans are tried beside the one with the least predicted error; 5 at most.
+
+    Returns:
+        The plan, and of each that was built the predicted error and the measured one.
+
+    Raises:
+        InputError: no plan meets the budget, the budget is one of time, or more probes than there are.
+    """
+    if not 0 <= probes <= len(POWERS):
+        raise InputError(f"From 0 to {len(POWERS)} further plans can be probed, not {probes}.")
+    if budget.latency_ms is not None:
+        raise InputError("Plans for a latency are measured on its engine already: leave the probes out.")
+    first = known.plan(budget)
+    plans = list(dict.fromkeys([first, *(_bent(known, budget, first, power) for power in POWERS[:probes])]))
+    if len(plans) == 1:
+        return first, ()
+    found = []
+    for i, plan in enumerate(plans):
+        say(f"probing plan {i + 1} of {len(plans)}")
+        found.append((plan.error, build(known, plan).record.stages[-1].error))
+    best = min(range(len(plans)), key=lambda i: (math.isnan(found[i][1]), found[i][1]))
+    return plans[best], tuple(found)
+
+
+def _bent(known: Study, budget: Budget, first: Plan, power: float) -> Plan:
+    """The plan with the least sum of errors raised to a power; said and proven of it is what is of the first."""
+    bent = {path: [replace(one, error=one.error**power) for one in each] for path, each in known.options.items()}
+    plan = replace(known, options=bent).plan(budget)
+    errors = {(path, one.kind): one.error for path, each in known.options.items() for one in each}
+    steps = tuple(replace(step, error=errors[step.path, step.kind]) for step in plan.steps)
+    return replace(plan, steps=steps, bound=first.bound)

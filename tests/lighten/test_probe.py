@@ -1,0 +1,48 @@
+"""Probes: of the plans that were built, the one that measured best."""
+
+import pytest
+import torch
+from nets import pictures, plain
+
+import convlite as cl
+from convlite.errors import InputError
+from convlite.lighten import build
+from convlite.lighten.probe import probed
+
+
+@pytest.fixture(scope="module")
+def known():
+    torch.manual_seed(1)
+    return cl.study(plain(), pictures())
+
+
+def test_the_plan_that_measured_best_is_taken(known):
+    budget = cl.Budget(macs=0.2)
+    light = cl.lighten(known, None, budget, probes=5)
+    tried = light.record.probed
+    first = known.plan(budget)
+    assert len(tried) > 1, "no other plan was near"
+    assert tried[0][0] == first.error
+    assert light.record.stages[-1].error == min(measured for _, measured in tried)
+    assert light.plan.bound == first.bound <= first.error <= light.plan.error
+    assert light.plan.after.macs <= 0.2 * light.plan.before.macs
+    again = build(known, light.plan)
+    assert again.record.stages[-1].error == light.record.stages[-1].error, "another network than was probed"
+
+
+def test_without_probes_nothing_but_the_plan_is_built(known):
+    budget = cl.Budget(macs=0.5)
+    assert probed(known, budget, 0) == (known.plan(budget), ())
+    assert cl.lighten(known, None, budget).record.probed == ()
+
+
+def test_a_budget_that_is_met_already_has_one_plan(known):
+    assert probed(known, cl.Budget(macs=1.0), 5) == (known.plan(cl.Budget(macs=1.0)), ())
+
+
+def test_bad_probes(known):
+    for probes in (-1, 6):
+        with pytest.raises(InputError, match=f"From 0 to 5 further plans can be probed, not {probes}"):
+            cl.lighten(known, None, cl.Budget(macs=0.5), probes=probes)
+    with pytest.raises(InputError, match="leave the probes out"):
+        cl.lighten(known, None, cl.Budget(latency_ms=1, engine="torch"), probes=1)
