@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convlite.kinds import Asymmetric, Bottleneck, Permuted, Separable, Shuffled
+from convlite.kinds import Asymmetric, Bottleneck, Separable, Shuffled
 from convlite.models import create
 from convlite.runtime import optimise
 from convlite.runtime.optimise import difference, foldable
@@ -59,7 +59,6 @@ def test_every_layer_with_its_norm(data):
         ("resnet20", {"conv": Bottleneck()}),
         ("resnet20", {"conv": Asymmetric(2)}),
         ("resnet20", {"conv": Shuffled(4)}),
-        ("resnet20", {"conv": Permuted(4)}),
         ("vgg11_bn", {"width": 0.25, "hidden": (16,)}),
         ("mobilenet_v3_small", {"width": 0.5}),
         ("googlenet", {}),

@@ -81,7 +81,7 @@ def foldable(model: nn.Module, example: Tensor) -> Iterator[tuple[nn.Module, nn.
         calls[module] += 1
         if isinstance(module, Linear) and isinstance(output, Tensor):
             made[id(output)] = module, output
-        elif isinstance(module, Norm):
+        elif isinstance(module, Norm) and id(inputs[0]) in made:  # now, for later another may have this id
             read.append((module, id(inputs[0])))
 
     hooks = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, Linear | Norm)]
@@ -95,7 +95,7 @@ def foldable(model: nn.Module, example: Tensor) -> Iterator[tuple[nn.Module, nn.
     given = {id(leaf) for leaf in tree_leaves(answer)}
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     for norm, tensor in read:
-        if tensor not in made or reads.count[tensor] != 1 or tensor in given:
+        if reads.count[tensor] != 1 or tensor in given:
             continue
         layer = made[tensor][0]
         alone = calls[layer] == calls[norm] == 1 and all(
