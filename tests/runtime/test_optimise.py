@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convlite.kinds import Asymmetric, Bottleneck, Separable, Shuffled
+from convlite.kinds import Asymmetric, Bottleneck, Permuted, Separable, Shuffled
 from convlite.models import create
+from convlite.nn import ChannelPermutation, PermutedConv2d
 from convlite.runtime import optimise
 from convlite.runtime.optimise import difference, foldable
 
@@ -119,3 +120,16 @@ def test_only_what_may_be_folded_is():
     assert [names[norm] for _, norm in foldable(net, x)] == ["plain_norm"]
     light = optimise(net, x)
     assert difference(net(x), light(x)) < 1e-4 and norms(light) == norms(net) - 1
+
+
+def test_a_norm_behind_a_permutation_of_channels_stays():
+    torch.manual_seed(0)
+    net = randomise_(create("resnet20", conv=Permuted(4)))
+    for module in net.modules():
+        if isinstance(module, ChannelPermutation):
+            module.order.copy_(torch.randperm(len(module.order)))
+    x = torch.randn(2, 3, 32, 32)
+    light = optimise(net, x)
+    permuted = sum(isinstance(module, PermutedConv2d) for module in net.modules())
+    assert norms(light) == permuted > 0
+    assert difference(net(x), light(x)) < 1e-4

@@ -101,6 +101,8 @@ def lighten(
     limits = {"macs": macs, "params": params, "size_mb": size_mb, "latency_ms": latency_ms}
     if frontier and any(limit is not None for limit in limits.values()):
         raise InputError("--frontier goes through many budgets: leave --macs and the others out.")
+    if frontier and (probes or distil):
+        raise InputError("--frontier measures what closed forms give: leave --probes and --distil out.")
     budget = None if frontier else Budget(**limits, engine=engine, batch=batch, threads=threads)
     if out.resolve() == Path(model).resolve():
         raise InputError(f"--out {out} is the folder of the network itself: give another, so that both stay.")

@@ -35,23 +35,8 @@ class Grouped(OneConv):
 
 
 @dataclass(frozen=True)
-class Permuted(Kind):
+class Permuted(Grouped):
     """A grouped convolution between two permutations of channels; see `convlite.nn.PermutedConv2d`."""
-
-    groups: int
-
-    def __post_init__(self) -> None:
-        at_least_one(self, groups=self.groups)
-
-    @property
-    def formula(self) -> str:
-        return "K²·C·M / g"
-
-    def _why_not(self, dense: Conv) -> str | None:
-        return indivisible(self.groups, dense)
-
-    def _chain(self, dense: Conv) -> list[Conv]:
-        return [replace(dense, groups=self.groups)]
 
     def _module(self, dense: Conv, device: Any, dtype: Any) -> nn.Module:
         return cnn.PermutedConv2d(**arguments(dense, device, dtype), groups=self.groups)

@@ -14,7 +14,7 @@ from .build import build
 from .distil import Augment
 from .latency import check_engine
 from .plan import Budget
-from .probe import probed
+from .probe import check_probes, probed
 from .record import Light
 from .study import Study, study
 
@@ -63,6 +63,7 @@ def lighten(
         RunError: the network's outputs are not finite, or the distillation diverged.
     """
     check_engine(budget)  # before the long part
+    check_probes(budget, probes)
     with Console(stderr=True).status("lighten", spinner="line") if progress else nullcontext() as shown:
 
         def say(text: str) -> None:
@@ -70,7 +71,7 @@ def lighten(
                 shown.update(f"lighten: {text}")
 
         known = net if isinstance(net, Study) else study(net, () if images is None else images, seed=seed, say=say)
-        if probes or budget.latency_ms is None:
+        if budget.latency_ms is None:
             plan, tried = probed(known, budget, probes, say)
         else:
             plan, tried = known.plan_within(budget, say), ()

@@ -16,6 +16,18 @@ from .study import Study
 POWERS = (0.7, 0.85, 0.5, 0.6, 1.2)
 
 
+def check_probes(budget: Budget, probes: int) -> None:
+    """Refuse a number of probes that can't be.
+
+    Raises:
+        InputError: more probes than there are, or any for a budget of time.
+    """
+    if not 0 <= probes <= len(POWERS):
+        raise InputError(f"From 0 to {len(POWERS)} further plans can be probed, not {probes}.")
+    if probes and budget.latency_ms is not None:
+        raise InputError("Plans for a latency are measured on its engine already: leave the probes out.")
+
+
 def probed(
     known: Study, budget: Budget, probes: int, say: Callable[[str], object] = lambda text: None
 ) -> tuple[Plan, tuple[tuple[float, float], ...]]:
@@ -28,12 +40,9 @@ def probed(
         The plan, and of each that was built the predicted error and the measured one.
 
     Raises:
-        InputError: no plan meets the budget, the budget is one of time, or more probes than there are.
+        InputError: no plan meets the budget, or `check_probes` refuses.
     """
-    if not 0 <= probes <= len(POWERS):
-        raise InputError(f"From 0 to {len(POWERS)} further plans can be probed, not {probes}.")
-    if budget.latency_ms is not None:
-        raise InputError("Plans for a latency are measured on its engine already: leave the probes out.")
+    check_probes(budget, probes)
     first = known.plan(budget)
     plans = list(dict.fromkeys([first, *(_bent(known, budget, first, power) for power in POWERS[:probes])]))
     if len(plans) == 1:

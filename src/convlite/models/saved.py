@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .. import kinds
+from .. import nn as cnn
 from ..errors import InputError
 from ..files import read_json, write_json, write_whole
 from .surgery import replace_, spec
 
-FORMAT = 1
+FORMAT = 2  # 1: the terms of a separable sum, pointwise first, interleaved (channel m·r + t for t·M + m)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -54,8 +55,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no saved network: it has no {name}.")
     config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{folder / CONFIG} is no convlite configuration of format {FORMAT}.")
+    if not isinstance(config, dict) or config.get("format") not in (1, FORMAT):
+        raise InputError(f"{folder / CONFIG} is no convlite configuration of format 1 or {FORMAT}.")
     missing = {"create", "replaced", "about"} - set(config)
     if missing:
         raise InputError(f"{folder / CONFIG} lacks {', '.join(sorted(missing))}.")
@@ -96,8 +97,22 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     fault = misfit(net, weights)
     if fault:
         raise InputError(f"The weights in {folder} don't fit the network they name: {fault}.")
+    if config["format"] == 1:
+        weights = _in_blocks(net, weights)
     net.load_state_dict(weights, strict=False)  # a tensor with two names is saved under one
     return net.eval()
+
+
+def _in_blocks(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of format 1 with whole blocks of channels, one a term, between the layers of separable sums."""
+    found = dict(weights)
+    for path, each in net.named_modules():
+        depthwise = each.depthwise if isinstance(each, cnn.SeparableConv2d) else None
+        if isinstance(depthwise, cnn.DepthwiseConv2d) and depthwise.groups == depthwise.out_channels:
+            name = f"{path}.pointwise.weight".removeprefix(".")
+            terms = found[name].unflatten(0, (depthwise.out_channels, -1))  # (M, r, C, 1, 1)
+            found[name] = terms.transpose(0, 1).flatten(0, 1)  # (r·M, C, 1, 1)
+    return found
 
 
 def misfit(net: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
