@@ -1,0 +1,6 @@
+"""Fast convolutions for inference on processors, each beside the plain one that defines it."""
+
+from .build import why_not
+from .fused import FusedConv2d, Part, why_not_fused
+
+__all__ = ["FusedConv2d", "Part", "why_not", "why_not_fused"]

@@ -1,0 +1,176 @@
+"""Convolutions with what stands before and behind them, in one pass over memory."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, RunError
+from .build import library
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One convolution, and the bounds of what it gives.
+
+    Arguments:
+        weight: float32, (M, C / groups, Kh, Kw).
+        bias: (M,), or None.
+        low, high: outputs beyond become these: 0 and infinity for a ReLU, 0 and 6 for a ReLU6.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """In torch's own operations, (N, C, H, W) -> (N, M, H', W'); the residual is added before the bounds."""
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        y = y if residual is None else y + residual
+        return y if (self.low, self.high) == (-math.inf, math.inf) else y.clamp(self.low, self.high)
+
+
+class FusedConv2d(nn.Module):
+    """A dense convolution, a depthwise one, or a 1×1 behind a depthwise one, for inference in fp32.
+
+    `plain` defines it. `forward` gives the same, to rounding, in one pass over memory: what stands behind a few
+    dozen output pixels, their patches or what the depthwise convolution gives there, goes from the cache into the
+    product with the dense weights, and bias, residual and bounds are applied while the sums stand in registers. On
+    processors, with channels last in memory.
+
+    Arguments:
+        dense: with one group; behind a depthwise part a 1×1, neither strided nor padded.
+        depthwise: with a group for each channel, and r outputs of each, at c·r + t as in `nn.Conv2d`; r is 1 where
+            it stands alone.
+        relu: whether the depthwise part reads max(x, 0).
+
+    Raises:
+        InputError: parts that can't stand there.
+    """
+
+    def __init__(self, dense: Part | None, depthwise: Part | None = None, *, relu: bool = False) -> None:
+        super().__init__()
+        if (fault := why_not_fused(dense, depthwise, relu)) is not None:
+            raise InputError(f"These can't be fused: {fault}.")
+        self.dense, self.depthwise, self.relu = dense, depthwise, relu
+        self._conv, self._kept = _prepared(dense, depthwise, relu)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
+        conv = _Conv.from_buffer_copy(self._conv)  # its own, as several threads may be in here
+        if x.dim() != 4 or x.shape[1] != conv.c or x.dtype != torch.float32 or x.device.type != "cpu":
+            raise InputError(
+                f"Expected float32 images (N, {conv.c}, H, W) on the processor, given {x.dtype} {tuple(x.shape)}."
+            )
+        conv.n, _, conv.h, conv.w = x.shape
+        conv.oh = (conv.h + 2 * conv.ph - conv.dh * (conv.kh - 1) - 1) // conv.sh + 1
+        conv.ow = (conv.w + 2 * conv.pw - conv.dw * (conv.kw - 1) - 1) // conv.sw + 1
+        shape = (conv.n, conv.m, conv.oh, conv.ow)
+        if min(conv.oh, conv.ow) < 1:
+            raise InputError(f"Images of {conv.h}x{conv.w} are smaller than the kernel reaches.")
+        if residual is not None and residual.shape != shape:
+            raise InputError(f"Expected a residual of {shape}, given {tuple(residual.shape)}.")
+        conv.threads = torch.get_num_threads()
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.empty(shape, memory_format=torch.channels_last)
+        added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
+        given = 0 if added is None else added.data_ptr()
+        if library().convolve(ctypes.byref(conv), *map(ctypes.c_void_p, (x.data_ptr(), given, y.data_ptr()))):
+            raise RunError("There is no memory for the tiles of a convolution: give fewer images at once.")
+        return y
+
+    def plain(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """What `forward` computes, in torch's own operations."""
+        x = x.relu() if self.relu else x
+        if self.dense is None:
+            assert self.depthwise is not None
+            return self.depthwise(x, residual)
+        return self.dense(x if self.depthwise is None else self.depthwise(x), residual)
+
+    def extra_repr(self) -> str:
+        conv = self._conv
+        return f"{conv.c}, {conv.m}, kernel_size=({conv.kh}, {conv.kw}), depthwise={self.depthwise is not None}"
+
+
+def why_not_fused(dense: Part | None, depthwise: Part | None = None, relu: bool = False) -> str | None:
+    """Why a `FusedConv2d` can't be made of these; None where it can."""
+    if depthwise is None:
+        if dense is None or relu:
+            return "there is no depthwise convolution" + (" that the ReLU could be for" if relu else ", and no other")
+        return None if dense.groups == 1 else f"the dense convolution has {dense.groups} groups"
+    if depthwise.weight.shape[1] != 1 or depthwise.weight[0, 0].numel() > TAPS:
+        return f"the depthwise convolution has kernels of {tuple(depthwise.weight.shape[1:])}"
+    if dense is None:
+        alone = len(depthwise.weight) == depthwise.groups
+        return None if alone else "a depthwise convolution alone gives one channel for each it reads"
+    if (*dense.weight.shape[1:], *dense.stride, *dense.padding, dense.groups) != (
+        len(depthwise.weight), 1, 1, 1, 1, 0, 0, 1,
+    ):  # fmt: skip
+        return "behind a depthwise convolution stands a 1×1 of all its channels, neither strided nor padded"
+    return None
+
+
+TAPS = 1024  # of a depthwise kernel, as in conv.cpp
+_IMAGE, _PATCHES, _DEPTHWISE = range(3)  # what the columns of the product are, as there
+
+
+class _Conv(ctypes.Structure):
+    """The structure of that name in conv.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in "n h w c oh ow m kh kw sh sw ph pw dh dw".split()),
+        *((name, ctypes.c_int64) for name in "columns source relu terms threads".split()),
+        *((name, ctypes.c_float) for name in "mid_low mid_high low high".split()),
+        *((name, ctypes.c_void_p) for name in "taps mid_bias weight bias".split()),
+    )
+
+
+def _prepared(dense: Part | None, depthwise: Part | None, relu: bool) -> tuple[_Conv, list[Tensor]]:
+    """What the kernel takes, and the tensors it points to."""
+    spatial = depthwise or dense
+    assert spatial is not None
+    kernel = (spatial.weight.shape[2], spatial.weight.shape[3])
+    conv = _Conv(relu=relu, terms=1, low=-math.inf, high=math.inf, mid_low=-math.inf, mid_high=math.inf)
+    conv.kh, conv.kw = kernel
+    (conv.sh, conv.sw), (conv.ph, conv.pw), (conv.dh, conv.dw) = spatial.stride, spatial.padding, spatial.dilation
+    kept = {}
+    if depthwise is not None:
+        conv.c = depthwise.groups
+        conv.terms = len(depthwise.weight) // conv.c
+        conv.source, conv.m = _DEPTHWISE, len(depthwise.weight)
+        conv.mid_low, conv.mid_high = depthwise.low, depthwise.high
+        by_term = depthwise.weight.unflatten(0, (conv.c, conv.terms)).permute(1, 3, 4, 0, 2)  # (r, Kh, Kw, C, 1)
+        kept = {"taps": by_term, "mid_bias": _bias(depthwise).unflatten(0, (conv.c, conv.terms)).t()}
+    if dense is not None:
+        weight = dense.weight.permute(0, 2, 3, 1).flatten(1)  # (M, columns), those of a tap side by side
+        if depthwise is not None:  # by term, as the kernel writes them
+            weight = dense.weight.flatten(1).unflatten(1, (conv.c, conv.terms)).transpose(1, 2).flatten(1)
+        else:
+            conv.c = dense.weight.shape[1]
+            plain = (*kernel, *dense.stride, *dense.padding) == (1, 1, 1, 1, 0, 0)
+            conv.source = _IMAGE if plain else _PATCHES
+        conv.m, conv.columns = weight.shape
+        conv.low, conv.high = dense.low, dense.high
+        wide = library().wide()
+        rows = F.pad(weight, (0, 0, 0, -conv.m % wide))  # (M rounded up, columns)
+        kept["weight"] = rows.unflatten(0, (-1, wide)).transpose(1, 2)  # (M / wide, columns, wide)
+        kept["bias"] = F.pad(_bias(dense), (0, -conv.m % wide))
+    kept = {name: tensor.detach().contiguous() for name, tensor in kept.items()}
+    for name, tensor in kept.items():
+        setattr(conv, name, tensor.data_ptr())
+    return conv, list(kept.values())
+
+
+def _bias(part: Part) -> Tensor:
+    return part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias
