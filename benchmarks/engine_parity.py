@@ -27,8 +27,8 @@ from convlite.runtime import export, open_engine
 from convlite.runtime.optimise import difference
 
 ENGINES = {
-    "torch": None, "torch-channels-last": None, "torch.pt2": ".pt2", "onnxruntime": ".onnx", "openvino": ".onnx",
-    "openvino.xml": ".xml",
+    "torch": None, "torch-channels-last": None, "torch.pt2": ".pt2", "convlite": None, "convlite.pt2": ".pt2",
+    "onnxruntime": ".onnx", "openvino": ".onnx", "openvino.xml": ".xml",
 }  # fmt: skip
 FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "pt2"}
 BOUND = 1e-4

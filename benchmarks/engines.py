@@ -32,6 +32,7 @@ from convlite.analyse import peaks
 from convlite.analyse.latency import machine
 from convlite.errors import ConvliteError
 from convlite.runtime import ENGINES, export, open_engine, optimise
+from convlite.runtime.engines import runs_modules
 
 SHAPE = 3, 299, 299
 FITTED = 16  # images for int8
@@ -111,7 +112,7 @@ def ours(folder: Path, skip: list[str]) -> Iterator[tuple[Way, Call]]:
     )
     for engine in ENGINES:
         for kind in ("fp32", "bf16", "int8"):
-            source: Any = light if engine.startswith("torch") else short if kind == "int8" else plain
+            source: Any = light if runs_modules(engine) else short if kind == "int8" else plain
             if source is None or any(part in f"{engine} {kind}" for part in skip):
                 continue
             try:

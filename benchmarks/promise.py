@@ -24,7 +24,7 @@ import torch
 import convlite as cl
 from convlite.analyse.latency import machine
 from convlite.kinds import Normal, Separable
-from convlite.runtime import export, open_engine
+from convlite.runtime import export, open_engine, optimise
 
 NETWORKS = {"vgg16": 0.85, "resnet34": 0.85, "resnet50": 0.95, "xception": None}  # and the share that is aimed at
 FORMS = {"dense": Normal(), "separable": Separable()}
@@ -62,6 +62,10 @@ def measured(name: str, batches: list[int], threads: int, rounds: int) -> list[d
             for engine in ENGINES
             for form, file in files.items()
         }
+        for form, net in nets.items():
+            sessions["convlite", form] = open_engine(
+                optimise(net, torch.zeros(2, *shape)), "convlite", threads=threads
+            )
         for n in batches:
             images = torch.randn(n, *shape)
             calls: dict[tuple[str, str], Callable[[], Any]] = {}

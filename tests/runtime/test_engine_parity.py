@@ -34,6 +34,7 @@ def test_every_engine_gives_the_networks_answers(name, options, size, tmp_path):
     sessions = [
         open_engine(net, "torch", threads=1),
         open_engine(net, "torch-channels-last", threads=1),
+        open_engine(net, "convlite", threads=1),
         open_engine(made.path, "onnxruntime", threads=1),
         open_engine(made.path, "openvino", threads=1),
     ]

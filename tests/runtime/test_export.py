@@ -52,7 +52,8 @@ def files(net, tmp_path_factory):
     ("engine", "suffix"),
     [
         ("torch", ".pt2"), ("torch-channels-last", ".pt2"), ("onnxruntime", ".onnx"), ("openvino", ".onnx"),
-        ("openvino", ".xml"), ("torch", None), ("torch-channels-last", None),
+        ("openvino", ".xml"), ("torch", None), ("torch-channels-last", None), ("convlite", ".pt2"),
+        ("convlite", None),
     ],
 )  # fmt: skip
 def test_the_same_scores_on_every_engine(net, files, engine, suffix):

@@ -1,13 +1,19 @@
 // A convolution, or a depthwise one and the dense one behind it, of fp32 images with channels last.
 //
-// What stands behind each output pixel (the columns: its patch of the image, or what the depthwise convolution gives
-// there) is written for a few dozen pixels at a time, into a tile that stays in the second cache, and multiplied from
-// there with the weights: nothing between the two convolutions goes through memory. The product keeps ROWS pixels of
-// WIDE channels in registers (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication").
+// What each output pixel is made of (its columns: its patch of the image, or what the depthwise convolution gives there)
+// is written for a few dozen pixels at a time, into a tile that stays in the second cache, and multiplied from there
+// with the weights: nothing between the two convolutions goes through memory. The product keeps ROWS pixels of WIDE
+// channels in registers (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication").
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
+
+#include <omp.h>
 
 namespace {
 
@@ -20,10 +26,11 @@ constexpr L LANES = 8, ROWS = 6;
 constexpr L LANES = 4, ROWS = 6;
 #endif
 constexpr L WIDE = 2 * LANES;
-constexpr L DEPTH = 256;          // columns whose weights, for WIDE channels, stay in the first cache
-constexpr L TILE = 192 * 1024;    // bytes of a tile
+constexpr L DEPTH = 768;          // columns multiplied before the next: sums that wait stand in memory
+constexpr L TILE = 256 * 1024;    // bytes of a tile
 constexpr L MOST = 192;           // pixels of a tile
 constexpr L LEAST = 4 * ROWS;     // pixels below which threads share a tile, each for a part of the channels
+constexpr L TURNS = 8;            // tiles a thread, if they are not too small then
 constexpr L TAPS = 1024;          // of a depthwise kernel, at most
 
 typedef float V __attribute__((vector_size(4 * LANES)));
@@ -40,7 +47,7 @@ struct Conv {
     int64_t source, relu, terms, threads;      // relu: of what a depthwise convolution reads
     float mid_low, mid_high, low, high;        // what depthwise and dense outputs are clamped to
     const float *taps, *mid_bias;              // (terms, kh, kw, c) and (terms·c)
-    const float *weight, *bias;                // (m / WIDE, columns, WIDE) and (m), m rounded up; null: depthwise alone
+    const float *weight, *bias;                // (m / WIDE, columns, WIDE) and (m), m rounded up to WIDE; or null
 };
 
 INLINE V load(const float *from) {
@@ -66,7 +73,7 @@ INLINE V clamp(V v, float low, float high) {
 
 // ---- the product ----
 
-// y (rows, WIDE) = clamp(bias + residual + a · b), or + what y holds where columns before these were added already.
+// y (rows, WIDE) = clamp(bias + residual + a · b); of columns after the first DEPTH, what y holds so far is added to.
 struct Step {
     const float *a, *b, *bias, *residual;
     float *y;
@@ -89,14 +96,14 @@ void product(const Step &s) {
             }
             sum[i][j] = v;
         }
-    const float *a = s.a, *b = s.b;
+    const float *a[rows], *b = s.b;
+    for (int i = 0; i < rows; i++) a[i] = s.a + i * s.lda;
     for (L k = 0; k < s.depth; k++, b += WIDE) {
         V one = load(b), two = load(b + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
-            V x = V{} + a[i * s.lda + k];
-            sum[i][0] += x * one;
-            sum[i][1] += x * two;
+            sum[i][0] += a[i][k] * one;
+            sum[i][1] += a[i][k] * two;
         }
     }
     for (int i = 0; i < rows; i++)
@@ -119,8 +126,7 @@ INLINE void products(L count, const Step &s) {
 }
 
 // Channels from `begin` to `end`, WIDE at a time, of `pixels` rows of columns.
-void multiply(const Conv *o, const float *a, L lda, L pixels, L begin, L end, const float *residual,
-                     float *y) {
+void multiply(const Conv *o, const float *a, L lda, L pixels, L begin, L end, const float *residual, float *y) {
     L groups = (pixels + ROWS - 1) / ROWS, blocks = (o->columns + DEPTH - 1) / DEPTH;
     for (L block = 0; block < blocks; block++) {
         L k = block * o->columns / blocks, depth = (block + 1) * o->columns / blocks - k;
@@ -176,8 +182,8 @@ INLINE V read(const float *from) {
 
 // One output pixel from the taps that fall into the image.
 template <bool relu>
-INLINE void one_pixel(const float *const *in, const float *const *taps, L count, const float *bias,
-                      L channels, float low, float high, float *out) {
+INLINE void one_pixel(const float *const *in, const float *const *taps, L count, const float *bias, L channels,
+                      float low, float high, float *out) {
     L c = 0;
     for (; c + LANES <= channels; c += LANES) {
         V sum = load(bias + c);
@@ -192,14 +198,17 @@ INLINE void one_pixel(const float *const *in, const float *const *taps, L count,
 }
 
 // Four neighbours whose taps all fall into the image, at stride 1: each value is read once for all four. What is left
-// of the channels, fewer than LANES, is done by the caller.
-template <bool relu, int kw>
-INLINE void four_pixels(const float *const *rows, const float *const *taps, L count,
-                        const float *bias, L channels, float low, float high, float *out, L ld) {
+// of the channels, fewer than LANES, is done by the caller. The next four, in the same rows, are fetched meanwhile.
+template <bool relu, int kw, int count>
+void four_pixels(const float *const *rows, const float *const *taps, const float *bias, L channels, float low,
+                 float high, float *out, L ld) {
     for (L c = 0; c + LANES <= channels; c += LANES) {
         V sum[4] = {load(bias + c), load(bias + c), load(bias + c), load(bias + c)};
-        for (L r = 0; r < count; r++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < count; r++) {
             const float *in = rows[r] + c, *w = taps[r] + c;
+            if (c % 16 == 0)
+                for (int p = 0; p < 4; p++) __builtin_prefetch(in + (kw + 3 + p) * channels);
 #pragma GCC unroll 8
             for (int j = 0; j < kw + 3; j++) {
                 V v = read<relu>(in + j * channels);
@@ -212,44 +221,54 @@ INLINE void four_pixels(const float *const *rows, const float *const *taps, L co
     }
 }
 
+// For as many rows as there are; kernels of 3x3 and 5x5 only.
+template <bool relu, int kw, int most = kw>
+INLINE void four_pixels_of(L count, const float *const *rows, const float *const *taps, const float *bias, L channels,
+                           float low, float high, float *out, L ld) {
+    if (count == most)
+        four_pixels<relu, kw, most>(rows, taps, bias, channels, low, high, out, ld);
+    else if constexpr (most > 1)
+        four_pixels_of<relu, kw, most - 1>(count, rows, taps, bias, channels, low, high, out, ld);
+}
+
 template <bool relu>
 void depthwise(const Conv *o, const float *x, L from, L to, float *tile, L ld) {
     const float *in[TAPS], *taps[TAPS];
-    L c = o->c, whole = c - c % LANES;
+    const L c = o->c;
+    const bool narrow = (o->kw == 3 || o->kw == 5) && o->kh == o->kw && o->sw == 1 && o->dw == 1;
     for (L term = 0; term < o->terms; term++) {
         const float *kernel = o->taps + term * o->kh * o->kw * c, *bias = o->mid_bias + term * c;
         L step;
         for (L pixel = from; pixel < to; pixel += step) {
             Place at = place_of(o, x, pixel);
             float *out = tile + (pixel - from) * ld + term * c;
-            int narrow = (o->kw == 3 || o->kw == 5) && o->sw == 1 && o->dw == 1;
-            int four = narrow && pixel + 4 <= to && at.out_x + 4 <= o->ow && at.x >= 0 && at.x + o->kw + 3 <= o->w;
-            step = four ? 4 : 1;
-            L count = 0;
-            if (four) {
+            L done = 0, count = 0;  // channels that `step` pixels have already
+            step = 1;
+            if (narrow && pixel + 4 <= to && at.out_x + 4 <= o->ow && at.x >= 0 && at.x + o->kw + 3 <= o->w) {
                 for (L i = 0; i < o->kh; i++) {
                     L iy = at.y + i * o->dh;
                     if (iy < 0 || iy >= o->h) continue;
                     in[count] = at.image + (iy * o->w + at.x) * c;
                     taps[count++] = kernel + i * o->kw * c;
                 }
-                if (o->kw == 3)
-                    four_pixels<relu, 3>(in, taps, count, bias, c, o->mid_low, o->mid_high, out, ld);
-                else
-                    four_pixels<relu, 5>(in, taps, count, bias, c, o->mid_low, o->mid_high, out, ld);
-                if (whole == c) continue;
+                if (count) {
+                    step = 4;
+                    done = c - c % LANES;
+                    if (o->kw == 3)
+                        four_pixels_of<relu, 3>(count, in, taps, bias, c, o->mid_low, o->mid_high, out, ld);
+                    else
+                        four_pixels_of<relu, 5>(count, in, taps, bias, c, o->mid_low, o->mid_high, out, ld);
+                }
             }
-            for (L p = 0; p < step; p++) {
+            for (L p = 0; p < step && done < c; p++) {
                 count = 0;
                 for (L i = 0; i < o->kh; i++)
                     for (L j = 0; j < o->kw; j++) {
                         L iy = at.y + i * o->dh, ix = at.x + p + j * o->dw;
                         if (iy < 0 || iy >= o->h || ix < 0 || ix >= o->w) continue;
-                        L skip = four ? whole : 0;
-                        in[count] = at.image + (iy * o->w + ix) * c + skip;
-                        taps[count++] = kernel + (i * o->kw + j) * c + skip;
+                        in[count] = at.image + (iy * o->w + ix) * c + done;
+                        taps[count++] = kernel + (i * o->kw + j) * c + done;
                     }
-                L done = four ? whole : 0;
                 one_pixel<relu>(in, taps, count, bias + done, c - done, o->mid_low, o->mid_high, out + p * ld + done);
             }
         }
@@ -271,48 +290,44 @@ extern "C" {
 
 int64_t wide() { return WIDE; }
 
-// x (n, h, w, c), residual null or like y (n, oh, ow, m). Returns 0, or 1 where there is no memory for the tiles.
+// x (n, h, w, c), residual null or like y (n, oh, ow, m); without weights the depthwise convolution alone. Returns 0,
+// or 1 where there is no memory for the tiles.
 int convolve(const Conv *o, const float *x, const float *residual, float *y) {
-    if (o->source == DEPTHWISE && o->kh * o->kw > TAPS) return 2;
-    L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
-    L ld = o->columns + WIDE;  // away from powers of two, which would all fall into one set of the cache
-    L most = TILE / (4 * ld) < LEAST ? LEAST : TILE / (4 * ld) > MOST ? MOST : TILE / (4 * ld);
-    L tiles = (pixels + most - 1) / most;
-    if (tiles < threads) tiles = pixels / LEAST < threads ? pixels / LEAST : threads;
-    if (tiles < 1) tiles = 1;
-    tiles = tiles > threads ? (tiles + threads - 1) / threads * threads : tiles;
-    L parts = o->weight && tiles < threads ? (threads + tiles - 1) / tiles : 1;
-    if (parts > panels) parts = panels;
-    L size = (pixels + tiles - 1) / tiles;
-    int failed = 0;
+    const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
+    const L ld = o->columns + WIDE;  // away from powers of two, which would all fall into one set of the cache
+    const L most = std::clamp(TILE / (4 * ld), LEAST, MOST);
+    const L even = std::clamp(pixels / (TURNS * threads), LEAST, most);  // so that no thread waits long for another
+    const L tiles = pixels < LEAST * threads ? std::max(pixels / LEAST, L(1)) : (pixels + even - 1) / even;
+    const L parts = o->weight ? std::min(panels, (threads + tiles - 1) / tiles) : 1, tasks = tiles * parts;
+    const L size = (pixels + tiles - 1) / tiles;
+    const bool filled = o->weight && o->source != IMAGE;
+
+    auto run = [=](L task, float *tile) {
+        L from = task / parts * pixels / tiles, to = (task / parts + 1) * pixels / tiles;
+        L begin = task % parts * panels / parts * WIDE, end = (task % parts + 1) * panels / parts * WIDE;
+        if (!o->weight) {
+            columns(o, x, from, to, y + from * o->m, o->m);
+            return;
+        }
+        if (filled) columns(o, x, from, to, tile, ld);
+        multiply(o, filled ? tile : x + from * o->c, filled ? ld : o->c, to - from, begin, end,
+                 residual ? residual + from * o->m : nullptr, y + from * o->m);
+    };
+
+    // Each thread has neighbouring tiles, whose images overlap; who is done before others takes from theirs.
+    std::unique_ptr<std::atomic<L>[]> next(new (std::nothrow) std::atomic<L>[threads]);
+    std::atomic<bool> failed(!next);
+    for (L t = 0; next && t < threads; t++) next[t] = tasks * t / threads;
 #pragma omp parallel num_threads(threads)
     {
-        float *tile = nullptr;
-        if (o->weight && o->source != IMAGE) {
-            tile = static_cast<float *>(std::aligned_alloc(64, (size_t)((4 * ld * size + 63) / 64 * 64)));
-            if (!tile) {
-#pragma omp atomic write
-                failed = 1;
-            }
+        const size_t bytes = filled ? (size_t)(4 * ld * size + 63) / 64 * 64 : 0;
+        float *tile = filled ? static_cast<float *>(std::aligned_alloc(64, bytes)) : nullptr;
+        if (filled && !tile) failed = true;
+        for (L i = 0; i < threads && !failed; i++) {
+            L owner = (omp_get_thread_num() + i) % threads, end = tasks * (owner + 1) / threads;
+            for (L task = next[owner]++; task < end && !failed; task = next[owner]++) run(task, tile);
         }
-#pragma omp barrier
-#pragma omp for schedule(dynamic)
-        for (L task = 0; task < tiles * parts; task++) {
-            int stop;
-#pragma omp atomic read
-            stop = failed;
-            if (stop) continue;
-            L from = task / parts * pixels / tiles, to = (task / parts + 1) * pixels / tiles;
-            L begin = task % parts * panels / parts * WIDE, end = (task % parts + 1) * panels / parts * WIDE;
-            if (!o->weight) {
-                columns(o, x, from, to, y + from * o->m, o->m);
-                continue;
-            }
-            if (tile) columns(o, x, from, to, tile, ld);
-            multiply(o, tile ? tile : x + from * o->c, tile ? ld : o->c, to - from, begin, end,
-                     residual ? residual + from * o->m : nullptr, y + from * o->m);
-        }
-        free(tile);
+        std::free(tile);
     }
     return failed;
 }

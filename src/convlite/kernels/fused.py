@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, RunError
 from .build import library
+from .memory import Pool
 
 Pair = tuple[int, int]
 
@@ -55,16 +57,20 @@ class FusedConv2d(nn.Module):
         depthwise: with a group for each channel, and r outputs of each, at c·r + t as in `nn.Conv2d`; r is 1 where
             it stands alone.
         relu: whether the depthwise part reads max(x, 0).
+        pool: where outputs get their memory; layers of one network may share it.
 
     Raises:
         InputError: parts that can't stand there.
     """
 
-    def __init__(self, dense: Part | None, depthwise: Part | None = None, *, relu: bool = False) -> None:
+    def __init__(
+        self, dense: Part | None, depthwise: Part | None = None, *, relu: bool = False, pool: Pool | None = None
+    ) -> None:
         super().__init__()
         if (fault := why_not_fused(dense, depthwise, relu)) is not None:
             raise InputError(f"These can't be fused: {fault}.")
         self.dense, self.depthwise, self.relu = dense, depthwise, relu
+        self._pool = pool or Pool()
         self._conv, self._kept = _prepared(dense, depthwise, relu)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
@@ -79,11 +85,11 @@ class FusedConv2d(nn.Module):
         shape = (conv.n, conv.m, conv.oh, conv.ow)
         if min(conv.oh, conv.ow) < 1:
             raise InputError(f"Images of {conv.h}x{conv.w} are smaller than the kernel reaches.")
-        if residual is not None and residual.shape != shape:
-            raise InputError(f"Expected a residual of {shape}, given {tuple(residual.shape)}.")
+        if residual is not None and (residual.shape != shape or self.dense is None):
+            raise InputError(f"Expected a residual of {shape} for a dense part, given {tuple(residual.shape)}.")
         conv.threads = torch.get_num_threads()
         x = x.contiguous(memory_format=torch.channels_last)
-        y = torch.empty(shape, memory_format=torch.channels_last)
+        y = self._pool.empty(shape)
         added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
         given = 0 if added is None else added.data_ptr()
         if library().convolve(ctypes.byref(conv), *map(ctypes.c_void_p, (x.data_ptr(), given, y.data_ptr()))):
@@ -95,7 +101,7 @@ class FusedConv2d(nn.Module):
         x = x.relu() if self.relu else x
         if self.dense is None:
             assert self.depthwise is not None
-            return self.depthwise(x, residual)
+            return self.depthwise(x)
         return self.dense(x if self.depthwise is None else self.depthwise(x), residual)
 
     def extra_repr(self) -> str:
@@ -107,7 +113,9 @@ def why_not_fused(dense: Part | None, depthwise: Part | None = None, relu: bool 
     """Why a `FusedConv2d` can't be made of these; None where it can."""
     if depthwise is None:
         if dense is None or relu:
-            return "there is no depthwise convolution" + (" that the ReLU could be for" if relu else ", and no other")
+            return "there is no depthwise convolution" + (
+                " that the ReLU could be for" if relu else ", and no other"
+            )
         return None if dense.groups == 1 else f"the dense convolution has {dense.groups} groups"
     if depthwise.weight.shape[1] != 1 or depthwise.weight[0, 0].numel() > TAPS:
         return f"the depthwise convolution has kernels of {tuple(depthwise.weight.shape[1:])}"
@@ -125,14 +133,20 @@ TAPS = 1024  # of a depthwise kernel, as in conv.cpp
 _IMAGE, _PATCHES, _DEPTHWISE = range(3)  # what the columns of the product are, as there
 
 
+def _fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names]
+
+
 class _Conv(ctypes.Structure):
     """The structure of that name in conv.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in "n h w c oh ow m kh kw sh sw ph pw dh dw".split()),
-        *((name, ctypes.c_int64) for name in "columns source relu terms threads".split()),
-        *((name, ctypes.c_float) for name in "mid_low mid_high low high".split()),
-        *((name, ctypes.c_void_p) for name in "taps mid_bias weight bias".split()),
+        *_fields(
+            ctypes.c_int64, "n", "h", "w", "c", "oh", "ow", "m", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw"
+        ),
+        *_fields(ctypes.c_int64, "columns", "source", "relu", "terms", "threads"),
+        *_fields(ctypes.c_float, "mid_low", "mid_high", "low", "high"),
+        *_fields(ctypes.c_void_p, "taps", "mid_bias", "weight", "bias"),
     )
 
 

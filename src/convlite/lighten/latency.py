@@ -17,7 +17,7 @@ from ..analyse import measure
 from ..errors import InputError, need
 from ..kinds import Conv, Kind
 from ..runtime import export, open_engine, optimise, why_not
-from ..runtime.engines import load, threads_of
+from ..runtime.engines import load, runs_modules, threads_of
 from .answers import float_outputs
 from .plan import Budget, Option
 
@@ -78,7 +78,7 @@ def network_time(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> floa
     images = np.random.default_rng(0).standard_normal((budget.batch, *shape), dtype=np.float32)
     net = _Single(copy.deepcopy(net).cpu().eval())
     with tempfile.TemporaryDirectory() as folder:
-        if budget.engine.startswith("torch"):
+        if runs_modules(budget.engine):
             source: Any = optimise(net, torch.zeros(2, *shape))
         else:
             source = export(net, Path(folder) / "network.onnx", (shape[0], shape[1], shape[2])).path
@@ -101,7 +101,7 @@ def _runs(chain: Sequence[Conv], budget: Budget, folder: Path) -> Callable[[], o
     """What runs a chain of convolutions, and a ReLU after it as mostly, on a random input."""
     first = chain[0]
     images = np.random.default_rng(0).standard_normal((budget.batch, first.c, first.h, first.w), dtype=np.float32)
-    if budget.engine.startswith("torch"):
+    if runs_modules(budget.engine):
         layer = nn.Sequential(*(conv.build() for conv in chain), nn.ReLU()).eval()
         return partial(open_engine(layer, budget.engine, threads=budget.threads), images)
     file = _graph(chain, budget.batch, folder / "layer.onnx")

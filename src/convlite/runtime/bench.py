@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..analyse import Machine, Timing, analyse, measure, peaks
 from ..analyse.latency import machine, using
 from ..errors import InputError, RunError
-from .engines import ENGINES, Array, Session, open_engine
+from .engines import ENGINES, Array, Session, open_engine, runs_modules
 from .export import export
 from .exported import read_exported
 from .footprint import footprint
@@ -187,7 +187,7 @@ def _sources(
         raise InputError("A network needs to be told the size of its images, as (3, 224, 224).")
     sources: dict[str, nn.Module | Path] = {"module": optimise(network, torch.zeros(2, *shape))}
     skipped = {}
-    if memory and any(engine.startswith("torch") for engine in engines):  # another process can't have the module
+    if memory and any(map(runs_modules, engines)):  # another process can't have the module
         sources[".pt2"] = export(network, folder / "network.pt2", shape, to="pt2").path
     if {"onnxruntime", "openvino"} & set(engines):
         sources[".onnx"] = export(network, folder / "network.onnx", shape).path
@@ -202,7 +202,7 @@ def _sources(
 
 def _source(sources: Sources, engine: str, precision: str) -> nn.Module | Path:
     """What this engine reads, or else something that it will refuse with a reason."""
-    kinds = ["module"] if engine.startswith("torch") else ["int8"] if precision == "int8" else []
+    kinds = ["module"] if runs_modules(engine) else ["int8"] if precision == "int8" else []
     kinds += ENGINES[engine][1] if engine in ENGINES else ()
     return next((sources[kind] for kind in kinds if kind in sources), next(iter(sources.values())))
 
@@ -217,7 +217,7 @@ def _open(
     sessions, counts = [], list(threads)
     for engine in engines:
         for precision in precisions:
-            if precision == "int8" and "int8" in skipped and not engine.startswith("torch"):
+            if precision == "int8" and "int8" in skipped and not runs_modules(engine):
                 continue
             try:
                 source = _source(sources, engine, precision)

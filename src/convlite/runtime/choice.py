@@ -20,13 +20,18 @@ from ..errors import InputError, RunError, nearest
 from ..files import read_json, write_json
 from ..train.metrics import as_evaluated, device_of
 from .bench import TOLERANCE
-from .engines import DEFAULT, ENGINES, Array, Session, open_engine, why_not
+from .engines import DEFAULT, ENGINES, Array, Session, open_engine, runs_modules, why_not
 from .export import export
 from .exported import read_exported
 from .optimise import optimise
 
 AUTO = "auto"
-CANDIDATES = ("torch-channels-last", "onnxruntime", "openvino")  # torch-compile takes longer than it mostly saves
+CANDIDATES = (
+    "torch-channels-last",
+    "convlite",
+    "onnxruntime",
+    "openvino",
+)  # torch-compile takes longer than it mostly saves
 WORTH = 60.0  # seconds of work from which on the time for exporting and measuring comes back
 HANDFUL = 4  # images that are run without asking how long one takes
 TURN = 0.2  # seconds that a turn of an engine takes, about, while they are measured
@@ -133,7 +138,7 @@ def _of(model: nn.Module, shape: tuple[int, int, int], folder: str, threads: int
     def torch_engine(name: str) -> Session:
         return open_engine(optimise(model, torch.zeros(2, *shape)), name, threads=threads)
 
-    return {name: partial(torch_engine if name.startswith("torch") else exported, name) for name in ENGINES}
+    return {name: partial(torch_engine if runs_modules(name) else exported, name) for name in ENGINES}
 
 
 def _fastest(ways: Ways, plain: Session, images: Array, key: str, tell: Callable[[str], object]) -> Session:

@@ -17,18 +17,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import kernels
 from ..analyse.latency import using
 from ..errors import InputError, need
 from .exported import read_exported
+from .native import native
+from .trace import traced
 
 Array = np.ndarray
 Run = Callable[[Array], Array]
 
 PRECISIONS = ("fp32", "bf16", "int8")
-ENGINES = {  # the package that each needs, and the files it reads; the torch engines also run modules as they are
+ENGINES = {  # the package that each needs, and the files it reads; these and convlite also run modules as they are
     "torch": ("torch", (".pt2",)),
     "torch-channels-last": ("torch", (".pt2",)),
     "torch-compile": ("torch", (".pt2",)),
+    "convlite": ("torch", (".pt2",)),  # torch with convlite's own convolutions
     "onnxruntime": ("onnxruntime", (".onnx",)),
     "openvino": ("openvino", (".onnx", ".xml")),
 }
@@ -68,8 +72,14 @@ def why_not(engine: str) -> str | None:
     if engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
     package = ENGINES[engine][0]
-    found = importlib.util.find_spec(package) is not None
-    return None if found else f"{package} is not installed: run pip install 'convlite[ship]'"
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is not installed: run pip install 'convlite[ship]'"
+    return kernels.why_not() if engine == "convlite" else None
+
+
+def runs_modules(engine: str) -> bool:
+    """Whether an engine runs modules as they are, and not exported files alone."""
+    return ".pt2" in ENGINES.get(engine, ("", ()))[1]
 
 
 def open_engine(
@@ -78,8 +88,8 @@ def open_engine(
     """A network on an engine.
 
     Arguments:
-        network: an exported file that this engine reads, or for the torch engines also a module: it should come
-            from `optimise`.
+        network: an exported file that this engine reads, or for convlite and the torch engines also a module: it
+            should come from `optimise`.
         precision: that it computes in: "fp32"; "bf16", where processor and engine have it; "int8" for a quantised
             file, of which some layers may be in fp32. Weights kept in sixteen bits are widened.
         threads: of the processor; as many as there are cores unless given.
@@ -93,9 +103,11 @@ def open_engine(
         raise InputError(f"There is no precision {precision!r}: give one of {', '.join(PRECISIONS)}.")
     threads = threads_of(threads)
     if isinstance(network, nn.Module):
-        if not engine.startswith("torch"):
+        if not runs_modules(engine):
             raise InputError(f"{engine} runs exported files, not modules: export the network first.")
-        return Session(engine, precision, threads, _torch(copy.deepcopy(network), engine, precision, threads))
+        network = copy.deepcopy(network)
+        own = _convlite(network, precision, threads) if engine == "convlite" else None
+        return Session(engine, precision, threads, own or _torch(network, engine, precision, threads))
     path = Path(network)
     said = read_exported(path)
     if path.suffix not in ENGINES[engine][1]:
@@ -110,6 +122,8 @@ def open_engine(
 
 def load(path: Path, engine: str, precision: str, threads: int) -> Run:
     """A file on an engine, whatever stands beside it."""
+    if engine == "convlite":
+        return _convlite(torch.export.load(path), precision, threads)
     if engine.startswith("torch"):
         return _torch(torch.export.load(path).module(), engine, precision, threads)
     return (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
@@ -142,6 +156,25 @@ def _torch(module: nn.Module, engine: str, precision: str, threads: int) -> Run:
         with using(threads), _as_asked(), torch.no_grad():
             x = torch.from_numpy(images).to(dtype).contiguous(memory_format=layout)
             return call(x).float().numpy()
+
+    return run
+
+
+def _convlite(network: nn.Module | torch.export.ExportedProgram, precision: str, threads: int) -> Run:
+    if precision != "fp32":
+        raise InputError(f"convlite computes in fp32, not in {precision}: ask for fp32, or use another engine.")
+    made = [native(network)] if isinstance(network, torch.export.ExportedProgram) else []
+
+    def run(images: Array) -> Array:
+        with using(threads), _as_asked(), torch.no_grad():
+            x = torch.from_numpy(images)
+            for net in made:
+                with contextlib.suppress(AssertionError, RuntimeError):  # it was traced for other sizes
+                    return net(x).numpy()
+            if not isinstance(network, nn.Module):
+                raise InputError(f"The file was exported for other images than {images.shape}: export again.")
+            made[:] = [*made[-1:], native(traced(network, x.new_zeros(2, *x.shape[1:])))]
+            return made[-1](x).numpy()
 
     return run
 

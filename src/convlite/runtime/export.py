@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ from .engines import DEFAULT, load, open_engine
 from .exported import INPUT, OUTPUT, Exported
 from .optimise import difference, optimise
 from .quantise import Calibration, quantise
+from .trace import quiet, traced
 from .weights import halve, rounded_
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
@@ -76,7 +74,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:  # what fails leaves an older file as it was
         file, cost = Path(folder) / path.name, None
         if to == "pt2":
-            program = _program(light, example)
+            program = traced(light, example)
             torch.export.save(program, file)
         else:
             program, graph = _portable(light, example, file)
@@ -128,7 +126,7 @@ def _portable(light: nn.Module, example: Tensor, file: Path) -> tuple[torch.expo
 
     Torch writes some operations, such as adaptive pooling to several pixels, for the size that it saw.
     """
-    program = _program(light, example)
+    program = traced(light, example)
     graph = _onnx(program)
     if None not in _shape(program)[2:]:
         return program, graph
@@ -141,21 +139,8 @@ def _portable(light: nn.Module, example: Tensor, file: Path) -> tuple[torch.expo
             return program, graph
     except (RuntimeError, InputError):  # the network can't take that size, or the file can't
         pass
-    program = _program(light, example, any_size=False)
+    program = traced(light, example, any_size=False)
     return program, _onnx(program)
-
-
-def _program(light: nn.Module, example: Tensor, any_size: bool = True) -> torch.export.ExportedProgram:
-    """Traced for any batch and size; a network that fixes one of them has it fixed."""
-    dynamic = {0: torch.export.Dim.DYNAMIC}
-    if any_size:
-        dynamic |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    try:
-        with _quiet():
-            return torch.export.export(light, (example,), dynamic_shapes=(dynamic,))
-    except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.TorchDynamoException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"torch.export can't trace {type(light).__name__}: {reason}") from error
 
 
 def _save(graph: Any, path: Path) -> None:
@@ -180,7 +165,7 @@ def _onnx(program: torch.export.ExportedProgram) -> Any:
     need("onnx", "ship")
     need("onnxscript", "ship")
     try:
-        with _quiet():
+        with quiet():
             made = torch.onnx.export(
                 program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
             )
@@ -208,19 +193,3 @@ def _check(light: nn.Module, example: Tensor, exported: Exported) -> None:
             f"{exported.path} answers an image differently by {worst:.1e} of the largest score: don't use it, and "
             "report the network."
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What torch's exporters say to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

@@ -1,0 +1,125 @@
+"""The graph of a network with convlite's own convolutions: which are fused, and that no answer changes."""
+
+import peers
+import pytest
+import torch
+from torch import nn
+
+from convlite import kernels
+from convlite.errors import InputError
+from convlite.kernels import FusedConv2d
+from convlite.kinds import Separable
+from convlite.models import create
+from convlite.runtime import export, open_engine, optimise
+from convlite.runtime.native import native
+from convlite.runtime.optimise import difference
+from convlite.runtime.trace import traced
+
+pytestmark = pytest.mark.skipif(kernels.why_not() is not None, reason=str(kernels.why_not()))
+
+
+def fused_of(net, size=32):
+    """The fused layers of a network, and how often each other operation is left."""
+    example = torch.zeros(2, 3, size, size)
+    graph = native(traced(optimise(net, example), example))
+    others = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    return graph, [each for each in graph.modules() if isinstance(each, FusedConv2d)], others
+
+
+def test_xception_is_separable_blocks_and_little_else():
+    torch.manual_seed(0)
+    net = peers.randomise_(create("xception_small", width=0.25, depth=1)).eval()
+    graph, fused, others = fused_of(net)
+    separable = sum(each.depthwise is not None and each.dense is not None for each in fused)
+    assert separable == sum(name.endswith("depthwise") for name, _ in net.named_modules())
+    assert not any("conv2d" in name or "relu" in name or ".add." in name for name in others)
+    x = torch.randn(3, 3, 40, 36)
+    with torch.no_grad():
+        assert difference(net(x), graph(x)) < 1e-5
+
+
+@pytest.mark.parametrize("terms", [2, 3])
+def test_separable_sums_are_one_layer_each(terms):
+    torch.manual_seed(0)
+    net = peers.randomise_(create("resnet20", conv=Separable(multiplier=terms))).eval()
+    graph, fused, others = fused_of(net)
+    assert sum(e.depthwise is not None and e.dense is not None for e in fused) == 18  # all but the first and 1x1
+    assert not any("cat" in name for name in others)
+    x = torch.randn(2, 3, 24, 28)
+    with torch.no_grad():
+        assert difference(net(x), graph(x)) < 1e-5
+
+
+class Awkward(nn.Module):
+    """What may be fused, and what must not be."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(3))
+        self.depthwise, self.point = nn.Conv2d(6, 12, 3, padding=1, groups=6), nn.Conv2d(12, 6, 1)
+        self.seen, self.seen_point = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 6, 1)
+        self.grouped, self.wide = nn.Conv2d(6, 6, 1, groups=2), nn.Conv2d(6, 1, 1)
+        self.same = nn.Conv2d(6, 6, (3, 2), padding="same")
+
+    def forward(self, x):
+        y = self.a(x)
+        y = y.relu_() + y  # changed in place, and read twice
+        y = nn.functional.relu6(self.b(y) + x)
+        y = self.point(nn.functional.relu6(self.depthwise(y.relu())))
+        z = self.seen(y)
+        y = self.seen_point(z) + z.sigmoid()  # the depthwise output is seen
+        y = torch.add(self.c(y), y, alpha=2)
+        y = self.grouped(y) + self.wide(y)  # broadcast
+        y = self.same(y)
+        return (self.a(y) + self.c(y)).clamp(min=0)
+
+
+def test_only_what_may_be_fused_is():
+    torch.manual_seed(0)
+    net = Awkward().eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p *= 2
+    example = torch.randn(2, 6, 9, 11)
+    graph = native(traced(net, example))
+    with torch.no_grad():
+        for x in (example, torch.randn(3, 6, 12, 8)):
+            assert difference(net(x), graph(x)) < 1e-5
+    both = [e for e in graph.modules() if isinstance(e, FusedConv2d) and e.dense and e.depthwise]
+    assert len(both) == 1 and both[0].depthwise.high == 6
+
+
+def test_a_file_of_one_size_refuses_another_and_a_module_is_traced_again(tmp_path):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5)
+
+        def forward(self, x):
+            return self.last(self.conv(x).flatten(1))
+
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y.mean((2, 3)) * (2.0 if x.shape[2] == 8 else 3.0)
+
+    file = export(Fixed().eval(), tmp_path / "net.pt2", (3, 8, 8), to="pt2").path
+    session = open_engine(file, "convlite", threads=1)
+    assert session(torch.randn(3, 3, 8, 8).numpy()).shape == (3, 5)
+    with pytest.raises(InputError, match="exported for other images"):
+        session(torch.randn(3, 3, 9, 8).numpy())
+    net = Sized().eval()
+    session = open_engine(net, "convlite", threads=1)
+    for size in (8, 10, 8):
+        x = torch.randn(2, 3, size, size)
+        with torch.no_grad():
+            assert difference(net(x), torch.from_numpy(session(x.numpy()))) < 1e-5
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(InputError, match="convlite computes in fp32, not in bf16"):
+        open_engine(nn.Conv2d(3, 4, 3), "convlite", "bf16")
