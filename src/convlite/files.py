@@ -14,6 +14,11 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 
+def cache() -> Path:
+    """The user's cache folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlite"
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 

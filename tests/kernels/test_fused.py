@@ -156,6 +156,7 @@ def test_memory_is_used_again_only_once_nobody_has_it():
 def test_without_a_compiler_the_engine_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    build.library.cache_clear()
     assert "no C++ compiler" in kernels.why_not()
     with pytest.raises(InputError, match="no C\\+\\+ compiler"):
         open_engine(torch.nn.Conv2d(3, 4, 3), "convlite")
@@ -170,4 +171,7 @@ def test_a_compiler_that_fails_is_told_and_leaves_nothing(monkeypatch, tmp_path)
     build.library.cache_clear()
     with pytest.raises(RunError, match="can't compile the kernels: no such flag"):
         build.library()
+    assert "no such flag" in kernels.why_not()
+    with pytest.raises(InputError, match="no such flag"):
+        open_engine(torch.nn.Conv2d(3, 4, 3), "convlite")
     assert not list(tmp_path.glob("cache/**/*.so"))

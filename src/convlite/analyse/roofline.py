@@ -9,7 +9,6 @@ what writes elsewhere makes a processor read there first.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..files import read_json, write_json
+from ..files import cache, read_json, write_json
 from .latency import Machine, machine, measure, using
 from .layers import LayerTimes
 from .table import Table
@@ -118,7 +117,7 @@ def peaks(
     with using(threads):
         here = machine(device, dtype)
         key = f"{here.processor}, {here.threads} threads, {here.dtype}, torch {here.torch}"
-        file = (folder or _cache_folder()) / "peaks.json"
+        file = (folder or cache()) / "peaks.json"
         known = read_json(file) if file.exists() else {}
         if key in known and not again:
             return Peaks(**{**known[key], "machine": Machine(**known[key]["machine"])})
@@ -166,7 +165,3 @@ def _cache_bytes(device: torch.device) -> int:
         text = file.read_text(encoding="utf-8").strip()
         sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]] if text[-1] in "KM" else int(text))
     return max(sizes)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlite"

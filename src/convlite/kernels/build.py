@@ -10,16 +10,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ..errors import RunError
-from ..files import write_whole
+from ..errors import ConvliteError, RunError
+from ..files import cache, write_whole
 
 SOURCE = Path(__file__).with_name("conv.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
 
 
 def why_not() -> str | None:
-    """Why there can be no kernels here; None where there can."""
-    return None if _compiler() else "there is no C++ compiler (c++, g++ or clang++): install one, or name it in CXX"
+    """Why there can be no kernels here; None where there can. The first time, they are compiled for that."""
+    try:
+        library()
+    except ConvliteError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 @functools.cache
@@ -31,10 +35,10 @@ def library() -> ctypes.CDLL:
     """
     compiler = _compiler()
     if compiler is None:
-        raise RunError(f"The kernels can't be compiled: {why_not()}.")
+        raise RunError("there is no C++ compiler (c++, g++ or clang++, or the one named in CXX): install one.")
     known = _run(compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull)  # its version, and what the processor has
     digest = hashlib.sha256(SOURCE.read_bytes() + known.encode()).hexdigest()[:16]
-    file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlite" / f"conv-{digest}.so"
+    file = cache() / f"conv-{digest}.so"
     if not file.exists():
         write_whole(file, lambda made: _run(compiler, *FLAGS, str(SOURCE), "-o", str(made)))
     found = ctypes.CDLL(str(file))
@@ -43,7 +47,8 @@ def library() -> ctypes.CDLL:
 
 
 def _compiler() -> str | None:
-    return next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
+    named = os.environ.get("CXX")
+    return next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
 
 
 def _run(*command: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -17,7 +16,7 @@ from torch import nn
 from ..analyse import measure
 from ..analyse.latency import machine, using
 from ..errors import InputError, RunError, nearest
-from ..files import read_json, write_json
+from ..files import cache, read_json, write_json
 from ..train.metrics import as_evaluated, device_of
 from .bench import TOLERANCE
 from .engines import DEFAULT, ENGINES, Array, Session, open_engine, runs_modules, why_not
@@ -26,12 +25,8 @@ from .exported import read_exported
 from .optimise import optimise
 
 AUTO = "auto"
-CANDIDATES = (
-    "torch-channels-last",
-    "convlite",
-    "onnxruntime",
-    "openvino",
-)  # torch-compile takes longer than it mostly saves
+# torch-compile takes longer than it mostly saves
+CANDIDATES = ("torch-channels-last", "convlite", "onnxruntime", "openvino")
 WORTH = 60.0  # seconds of work from which on the time for exporting and measuring comes back
 HANDFUL = 4  # images that are run without asking how long one takes
 TURN = 0.2  # seconds that a turn of an engine takes, about, while they are measured
@@ -113,7 +108,7 @@ def unchanged(model: nn.Module, threads: int | None = None) -> Session:
 
 def memory() -> Path:
     """The file that keeps what was measured, in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlite" / "engines.json"
+    return cache() / "engines.json"
 
 
 def _of_file(path: Path, threads: int | None) -> Ways:

@@ -19,7 +19,7 @@ from torch import nn
 
 from .. import kernels
 from ..analyse.latency import using
-from ..errors import InputError, need
+from ..errors import ConvliteError, InputError, need
 from .exported import read_exported
 from .native import native
 from .trace import traced
@@ -169,8 +169,12 @@ def _convlite(network: nn.Module | torch.export.ExportedProgram, precision: str,
         with using(threads), _as_asked(), torch.no_grad():
             x = torch.from_numpy(images)
             for net in made:
-                with contextlib.suppress(AssertionError, RuntimeError):  # it was traced for other sizes
+                try:
                     return net(x).numpy()
+                except ConvliteError:
+                    raise
+                except (AssertionError, RuntimeError):  # it was traced for other sizes
+                    continue
             if not isinstance(network, nn.Module):
                 raise InputError(f"The file was exported for other images than {images.shape}: export again.")
             made[:] = [*made[-1:], native(traced(network, x.new_zeros(2, *x.shape[1:])))]
