@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import ConvliteError, RunError
 from ..files import cache, write_whole
 
-SOURCE = Path(__file__).with_name("conv.cpp")
+SOURCE = Path(__file__).with_name("source")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
 
 
@@ -37,10 +37,11 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise RunError("there is no C++ compiler (c++, g++ or clang++, or the one named in CXX): install one.")
     known = _run(compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull)  # its version, and what the processor has
-    digest = hashlib.sha256(SOURCE.read_bytes() + known.encode()).hexdigest()[:16]
+    texts = [file.read_bytes() for file in sorted(SOURCE.iterdir())]
+    digest = hashlib.sha256(b"".join(texts) + known.encode()).hexdigest()[:16]
     file = cache() / f"conv-{digest}.so"
     if not file.exists():
-        write_whole(file, lambda made: _run(compiler, *FLAGS, str(SOURCE), "-o", str(made)))
+        write_whole(file, lambda made: _run(compiler, *FLAGS, str(SOURCE / "run.cpp"), "-o", str(made)))
     found = ctypes.CDLL(str(file))
     found.wide.restype = ctypes.c_int64
     return found

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, RunError
+from ..errors import InputError
 from .build import library
 from .memory import Pool
-
-Pair = tuple[int, int]
+from .step import DEPTHWISE, IMAGE, PATCHES, Pair, Shape, Step, plain, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,30 +69,31 @@ class FusedConv2d(nn.Module):
             raise InputError(f"These can't be fused: {fault}.")
         self.dense, self.depthwise, self.relu = dense, depthwise, relu
         self._pool = pool or Pool()
-        self._conv, self._kept = _prepared(dense, depthwise, relu)
+        self._step, self._kept = _prepared(dense, depthwise, relu)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
-        conv = _Conv.from_buffer_copy(self._conv)  # its own, as several threads may be in here
-        if x.dim() != 4 or x.shape[1] != conv.c or x.dtype != torch.float32 or x.device.type != "cpu":
+        if x.dim() != 4 or x.shape[1] != self._step.c or x.dtype != torch.float32 or x.device.type != "cpu":
             raise InputError(
-                f"Expected float32 images (N, {conv.c}, H, W) on the processor, given {x.dtype} {tuple(x.shape)}."
+                f"Expected float32 images (N, {self._step.c}, H, W) on the processor, given {x.dtype} "
+                f"{tuple(x.shape)}."
             )
-        conv.n, _, conv.h, conv.w = x.shape
-        conv.oh = (conv.h + 2 * conv.ph - conv.dh * (conv.kh - 1) - 1) // conv.sh + 1
-        conv.ow = (conv.w + 2 * conv.pw - conv.dw * (conv.kw - 1) - 1) // conv.sw + 1
-        shape = (conv.n, conv.m, conv.oh, conv.ow)
-        if min(conv.oh, conv.ow) < 1:
-            raise InputError(f"Images of {conv.h}x{conv.w} are smaller than the kernel reaches.")
-        if residual is not None and (residual.shape != shape or self.dense is None):
-            raise InputError(f"Expected a residual of {shape} for a dense part, given {tuple(residual.shape)}.")
-        conv.threads = torch.get_num_threads()
+        step = self.step(tuple(x.shape))  # its own, as several threads may be in here
+        if min(step.oh, step.ow) < 1:
+            raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
+        if residual is not None and (residual.shape != step.output or self.dense is None):
+            raise InputError(f"Expected a residual of {step.output} for a dense part, given {tuple(residual.shape)}.")
         x = x.contiguous(memory_format=torch.channels_last)
-        y = self._pool.empty(shape)
+        y = self._pool.empty(step.output)
         added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
-        given = 0 if added is None else added.data_ptr()
-        if library().convolve(ctypes.byref(conv), *map(ctypes.c_void_p, (x.data_ptr(), given, y.data_ptr()))):
-            raise RunError("There is no memory for the tiles of a convolution: give fewer images at once.")
+        step.x, step.residual, step.y = x.data_ptr(), None if added is None else added.data_ptr(), y.data_ptr()
+        run([step])
         return y
+
+    def step(self, images: Shape) -> Step:
+        """What it does to images (N, C, H, W), without the places of inputs and output."""
+        step = self._step.on(images)
+        step.threads = torch.get_num_threads()
+        return step
 
     def plain(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """What `forward` computes, in torch's own operations."""
@@ -105,8 +104,8 @@ class FusedConv2d(nn.Module):
         return self.dense(x if self.depthwise is None else self.depthwise(x), residual)
 
     def extra_repr(self) -> str:
-        conv = self._conv
-        return f"{conv.c}, {conv.m}, kernel_size=({conv.kh}, {conv.kw}), depthwise={self.depthwise is not None}"
+        step = self._step
+        return f"{step.c}, {step.m}, kernel_size=({step.kh}, {step.kw}), depthwise={self.depthwise is not None}"
 
 
 def why_not_fused(dense: Part | None, depthwise: Part | None = None, relu: bool = False) -> str | None:
@@ -129,61 +128,43 @@ def why_not_fused(dense: Part | None, depthwise: Part | None = None, relu: bool 
     return None
 
 
-TAPS = 1024  # of a depthwise kernel, as in conv.cpp
-_IMAGE, _PATCHES, _DEPTHWISE = range(3)  # what the columns of the product are, as there
+TAPS = 1024  # of a depthwise kernel, as in columns.h
 
 
-def _fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names]
-
-
-class _Conv(ctypes.Structure):
-    """The structure of that name in conv.cpp."""
-
-    _fields_ = (
-        *_fields(
-            ctypes.c_int64, "n", "h", "w", "c", "oh", "ow", "m", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw"
-        ),
-        *_fields(ctypes.c_int64, "columns", "source", "relu", "terms", "threads"),
-        *_fields(ctypes.c_float, "mid_low", "mid_high", "low", "high"),
-        *_fields(ctypes.c_void_p, "taps", "mid_bias", "weight", "bias"),
-    )
-
-
-def _prepared(dense: Part | None, depthwise: Part | None, relu: bool) -> tuple[_Conv, list[Tensor]]:
+def _prepared(dense: Part | None, depthwise: Part | None, relu: bool) -> tuple[Step, list[np.ndarray]]:
     """What the kernel takes, and the tensors it points to."""
     spatial = depthwise or dense
     assert spatial is not None
     kernel = (spatial.weight.shape[2], spatial.weight.shape[3])
-    conv = _Conv(relu=relu, terms=1, low=-math.inf, high=math.inf, mid_low=-math.inf, mid_high=math.inf)
-    conv.kh, conv.kw = kernel
-    (conv.sh, conv.sw), (conv.ph, conv.pw), (conv.dh, conv.dw) = spatial.stride, spatial.padding, spatial.dilation
+    step = plain(kernel, spatial.stride, spatial.padding, spatial.dilation)
+    step.relu = relu
     kept = {}
     if depthwise is not None:
-        conv.c = depthwise.groups
-        conv.terms = len(depthwise.weight) // conv.c
-        conv.source, conv.m = _DEPTHWISE, len(depthwise.weight)
-        conv.mid_low, conv.mid_high = depthwise.low, depthwise.high
-        by_term = depthwise.weight.unflatten(0, (conv.c, conv.terms)).permute(1, 3, 4, 0, 2)  # (r, Kh, Kw, C, 1)
-        kept = {"taps": by_term, "mid_bias": _bias(depthwise).unflatten(0, (conv.c, conv.terms)).t()}
+        step.c = depthwise.groups
+        step.terms = len(depthwise.weight) // step.c
+        step.source, step.m = DEPTHWISE, len(depthwise.weight)
+        step.mid_low, step.mid_high = depthwise.low, depthwise.high
+        by_term = depthwise.weight.unflatten(0, (step.c, step.terms)).permute(1, 3, 4, 0, 2)  # (r, Kh, Kw, C, 1)
+        kept = {"taps": by_term, "mid_bias": _bias(depthwise).unflatten(0, (step.c, step.terms)).t()}
     if dense is not None:
         weight = dense.weight.permute(0, 2, 3, 1).flatten(1)  # (M, columns), those of a tap side by side
         if depthwise is not None:  # by term, as the kernel writes them
-            weight = dense.weight.flatten(1).unflatten(1, (conv.c, conv.terms)).transpose(1, 2).flatten(1)
+            weight = dense.weight.flatten(1).unflatten(1, (step.c, step.terms)).transpose(1, 2).flatten(1)
         else:
-            conv.c = dense.weight.shape[1]
-            plain = (*kernel, *dense.stride, *dense.padding) == (1, 1, 1, 1, 0, 0)
-            conv.source = _IMAGE if plain else _PATCHES
-        conv.m, conv.columns = weight.shape
-        conv.low, conv.high = dense.low, dense.high
+            step.c = dense.weight.shape[1]
+            as_it_is = (*kernel, *dense.stride, *dense.padding) == (1, 1, 1, 1, 0, 0)
+            step.source = IMAGE if as_it_is else PATCHES
+        step.m, step.columns = weight.shape
+        step.low, step.high = dense.low, dense.high
         wide = library().wide()
-        rows = F.pad(weight, (0, 0, 0, -conv.m % wide))  # (M rounded up, columns)
+        rows = F.pad(weight, (0, 0, 0, -step.m % wide))  # (M rounded up, columns)
         kept["weight"] = rows.unflatten(0, (-1, wide)).transpose(1, 2)  # (M / wide, columns, wide)
-        kept["bias"] = F.pad(_bias(dense), (0, -conv.m % wide))
-    kept = {name: tensor.detach().contiguous() for name, tensor in kept.items()}
-    for name, tensor in kept.items():
-        setattr(conv, name, tensor.data_ptr())
-    return conv, list(kept.values())
+        kept["bias"] = F.pad(_bias(dense), (0, -step.m % wide))
+    arrays = {name: np.empty(tensor.shape, np.float32) for name, tensor in kept.items()}  # large ones in large pages
+    for name, array in arrays.items():
+        torch.from_numpy(array).copy_(kept[name].detach())
+        setattr(step, name, array.ctypes.data)
+    return step, list(arrays.values())
 
 
 def _bias(part: Part) -> Tensor:

@@ -1,0 +1,80 @@
+// The product of what output pixels are made of, row by row, with the dense weights. It keeps ROWS pixels of WIDE
+// channels in registers (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication").
+
+#pragma once
+
+#include "vector.h"
+
+constexpr L ROWS = LANES == 16 ? 12 : 6;
+constexpr L WIDE = 2 * LANES;
+constexpr L DEPTH = 768;  // columns multiplied before the next: sums that wait stand in memory
+
+// y (rows, WIDE) = clamp(bias + a · b + residual), of at most DEPTH columns at a time: what y holds so far is added to.
+struct Rows {
+    const float *a, *b, *bias, *residual;
+    float *y;
+    L lda, ldy, depth, left;  // left: channels of y, where it is less than WIDE
+    bool first, last;
+    float low, high;
+};
+
+template <int rows, bool full>
+void product(const Rows &s) {
+    const L counts[2] = {s.left < LANES ? s.left : LANES, s.left < LANES ? 0 : s.left - LANES};
+    V sum[rows][2];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < 2; j++) {
+            sum[i][j] = s.first ? load(s.bias + j * LANES) : V{};
+        }
+    const float *a[rows], *b = s.b;
+    for (int i = 0; i < rows; i++) a[i] = s.a + i * s.lda;
+    for (L k = 0; k < s.depth; k++, b += WIDE) {
+        V one = load(b), two = load(b + LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            sum[i][0] += a[i][k] * one;
+            sum[i][1] += a[i][k] * two;
+        }
+    }
+    auto each = [&](auto what) INLINE_LAMBDA {
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < 2; j++) what(sum[i][j], i * s.ldy + j * LANES, counts[j]);
+    };
+    auto add = [&](const float *from) INLINE_LAMBDA {
+        each([&](V &v, L at, L count) INLINE_LAMBDA { v += full ? load(from + at) : part(from + at, count); });
+    };
+    if (!s.first) add(s.y);
+    if (s.last && s.residual) add(s.residual);
+    if (s.last) each([&](V &v, L, L) INLINE_LAMBDA { v = clamp(v, s.low, s.high); });
+    each([&](V &v, L at, L count) INLINE_LAMBDA {
+        if (full)
+            store(s.y + at, v);
+        else
+            memcpy(s.y + at, &v, 4 * (size_t)count);
+    });
+}
+
+template <int rows = ROWS>
+INLINE void products(L count, const Rows &s) {
+    if (count == rows)
+        s.left >= WIDE ? product<rows, true>(s) : product<rows, false>(s);
+    else if constexpr (rows > 1)
+        products<rows - 1>(count, s);
+}
+
+// Channels from `begin` to `end`, WIDE at a time, of `pixels` rows of columns.
+void multiply(const Step *o, const float *a, L lda, L pixels, L begin, L end, const float *residual, float *y) {
+    L groups = (pixels + ROWS - 1) / ROWS, blocks = (o->columns + DEPTH - 1) / DEPTH;
+    for (L m = begin; m < end; m += WIDE)
+        for (L block = 0; block < blocks; block++) {  // the sums of so few channels wait in the first cache
+            L k = block * o->columns / blocks, depth = (block + 1) * o->columns / blocks - k;
+            const float *b = o->weight + m * o->columns + k * WIDE;
+            for (L g = 0; g < groups; g++) {  // as equal as can be: a few rows by themselves would be slow
+                L i = g * pixels / groups, rows = (g + 1) * pixels / groups - i;
+                products(rows, {a + i * lda + k, b, o->bias + m, residual ? residual + i * o->m + m : nullptr,
+                                y + i * o->m + m, lda, o->m, depth, o->m - m, block == 0, block == blocks - 1,
+                                o->low, o->high});
+            }
+        }
+}

@@ -1,0 +1,96 @@
+// Convolutions, or a depthwise one and the dense one behind it, and pools, of fp32 images with channels last.
+//
+// What each output pixel is made of (its columns: its patch of the image, or what the depthwise convolution gives there)
+// is written for a few dozen pixels at a time, into a tile that stays in the second cache, and multiplied from there
+// with the weights: nothing between the two convolutions goes through memory.
+
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include <omp.h>
+
+#include "pool.h"
+#include "product.h"
+
+constexpr L TILE = 320 * 1024;  // bytes of a tile
+constexpr L MOST = 192;         // pixels of a tile
+constexpr L LEAST = 4 * ROWS;   // pixels below which threads share a tile, each for a part of the channels
+constexpr L TURNS = 8;          // tiles a thread, if they are not too small then
+
+// A thread's own memory for its tiles, kept: pages fresh from the system are cleared first.
+struct Tile {
+    float *data = nullptr;
+    size_t bytes = 0;
+
+    float *of(size_t wanted) {
+        if (wanted > bytes) {
+            std::free(data);
+            data = static_cast<float *>(std::aligned_alloc(64, wanted));
+            bytes = data ? wanted : 0;
+        }
+        return data;
+    }
+    ~Tile() { std::free(data); }
+};
+
+static thread_local Tile tile_here;
+
+// Without weights a depthwise convolution alone, or a pool. Returns whether there was memory for the tiles.
+static bool step(const Step *o) {
+    const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
+    const L ld = o->columns + WIDE;  // away from powers of two, which would all fall into one set of the cache
+    const L most = std::clamp(TILE / (4 * ld), LEAST, MOST);
+    const L few = std::clamp(pixels / (TURNS * threads), LEAST, most);  // so that no thread waits long for another
+    const L turns = std::max({pixels / (few * threads), (pixels + most * threads - 1) / (most * threads), L(1)});
+    const L tiles = pixels < LEAST * threads ? std::max(pixels / LEAST, L(1)) : turns * threads;
+    const L parts = o->weight ? std::min(panels, (threads + tiles - 1) / tiles) : 1, tasks = tiles * parts;
+    const L groups = (pixels + ROWS - 1) / ROWS;  // tiles are of whole groups of rows, which are the fastest
+    const L size = (groups + tiles - 1) / tiles * ROWS;
+    const bool filled = o->weight && o->source != IMAGE;
+
+    auto run = [=](L task, float *tile) {
+        L from = task / parts * groups / tiles * ROWS;
+        L to = std::min((task / parts + 1) * groups / tiles * ROWS, pixels);
+        L begin = task % parts * panels / parts * WIDE, end = (task % parts + 1) * panels / parts * WIDE;
+        if (o->source == LARGEST)
+            pool<true>(o, from, to);
+        else if (o->source == MEAN)
+            pool<false>(o, from, to);
+        else if (!o->weight)
+            columns(o, o->x, from, to, o->y + from * o->m, o->m);
+        else {
+            if (filled) columns(o, o->x, from, to, tile, ld);
+            multiply(o, filled ? tile : o->x + from * o->c, filled ? ld : o->c, to - from, begin, end,
+                     o->residual ? o->residual + from * o->m : nullptr, o->y + from * o->m);
+        }
+    };
+
+    // Each thread has neighbouring tiles, whose images overlap; who is done before others takes from theirs.
+    std::unique_ptr<std::atomic<L>[]> next(new (std::nothrow) std::atomic<L>[threads]);
+    std::atomic<bool> failed(!next);
+    for (L t = 0; next && t < threads; t++) next[t] = tasks * t / threads;
+#pragma omp parallel num_threads(threads)
+    {
+        float *tile = filled ? tile_here.of((size_t)(4 * ld * size + 63) / 64 * 64) : nullptr;
+        if (filled && !tile) failed = true;
+        for (L i = 0; i < threads && !failed; i++) {
+            L owner = (omp_get_thread_num() + i) % threads, end = tasks * (owner + 1) / threads;
+            for (L task = next[owner]++; task < end && !failed; task = next[owner]++) run(task, tile);
+        }
+    }
+    return !failed;
+}
+
+extern "C" {
+
+int64_t wide() { return WIDE; }
+
+// One step after the other. Returns 0, or 1 where there is no memory for the tiles.
+int run(const Step *steps, int64_t count) {
+    for (L i = 0; i < count; i++)
+        if (!step(steps + i)) return 1;
+    return 0;
+}
+}
