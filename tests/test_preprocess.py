@@ -22,8 +22,8 @@ LEVELS = 2.1  # of 255 that two roundings may differ by
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
 def test_pixels_are_those_of_timm(tmp_path_factory, width, height, size, crop, interpolation, seed):
-    # Of so little contrast that no filter overshoots: Pillow scales columns or rows first, whichever is less work, and
-    # what is cut off at black and white between the two would depend on it.
+    # Of so little contrast that no filter overshoots: Pillow scales columns or rows first, whichever is less work,
+    # and what is cut off at black and white between the two would depend on it.
     noise = np.random.default_rng(seed).integers(96, 160, (height, width, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     path = tmp_path_factory.mktemp("pictures") / "noise.png"

@@ -3,5 +3,6 @@
 from .build import why_not
 from .fused import FusedConv2d, Part, why_not_fused
 from .memory import Pool
+from .step import Step, pool, run
 
-__all__ = ["FusedConv2d", "Part", "Pool", "why_not", "why_not_fused"]
+__all__ = ["FusedConv2d", "Part", "Pool", "Step", "pool", "run", "why_not", "why_not_fused"]

@@ -77,11 +77,13 @@ class FusedConv2d(nn.Module):
                 f"Expected float32 images (N, {self._step.c}, H, W) on the processor, given {x.dtype} "
                 f"{tuple(x.shape)}."
             )
-        step = self.step(tuple(x.shape))  # its own, as several threads may be in here
+        n, c, h, w = x.shape
+        step = self.step((n, c, h, w))  # its own, as several threads may be in here
         if min(step.oh, step.ow) < 1:
             raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
         if residual is not None and (residual.shape != step.output or self.dense is None):
-            raise InputError(f"Expected a residual of {step.output} for a dense part, given {tuple(residual.shape)}.")
+            given = tuple(residual.shape)
+            raise InputError(f"Expected a residual of {step.output} for a dense part, given {given}.")
         x = x.contiguous(memory_format=torch.channels_last)
         y = self._pool.empty(step.output)
         added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
@@ -160,7 +162,7 @@ def _prepared(dense: Part | None, depthwise: Part | None, relu: bool) -> tuple[S
         rows = F.pad(weight, (0, 0, 0, -step.m % wide))  # (M rounded up, columns)
         kept["weight"] = rows.unflatten(0, (-1, wide)).transpose(1, 2)  # (M / wide, columns, wide)
         kept["bias"] = F.pad(_bias(dense), (0, -step.m % wide))
-    arrays = {name: np.empty(tensor.shape, np.float32) for name, tensor in kept.items()}  # large ones in large pages
+    arrays = {name: np.empty(tensor.shape, np.float32) for name, tensor in kept.items()}  # in large pages
     for name, array in arrays.items():
         torch.from_numpy(array).copy_(kept[name].detach())
         setattr(step, name, array.ctypes.data)

@@ -22,6 +22,7 @@ from ..analyse.latency import using
 from ..errors import ConvliteError, InputError, need
 from .exported import read_exported
 from .native import native
+from .tape import Tapes
 from .trace import traced
 
 Array = np.ndarray
@@ -163,7 +164,7 @@ def _torch(module: nn.Module, engine: str, precision: str, threads: int) -> Run:
 def _convlite(network: nn.Module | torch.export.ExportedProgram, precision: str, threads: int) -> Run:
     if precision != "fp32":
         raise InputError(f"convlite computes in fp32, not in {precision}: ask for fp32, or use another engine.")
-    made = [native(network)] if isinstance(network, torch.export.ExportedProgram) else []
+    made = [Tapes(native(network))] if isinstance(network, torch.export.ExportedProgram) else []
 
     def run(images: Array) -> Array:
         with using(threads), _as_asked(), torch.no_grad():
@@ -177,7 +178,7 @@ def _convlite(network: nn.Module | torch.export.ExportedProgram, precision: str,
                     continue
             if not isinstance(network, nn.Module):
                 raise InputError(f"The file was exported for other images than {images.shape}: export again.")
-            made[:] = [*made[-1:], native(traced(network, x.new_zeros(2, *x.shape[1:])))]
+            made[:] = [*made[-1:], Tapes(native(traced(network, x.new_zeros(2, *x.shape[1:]))))]
             return made[-1](x).numpy()
 
     return run

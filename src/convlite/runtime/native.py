@@ -20,12 +20,15 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     """The network of a traced one, with each convolution and what stands around it in a `FusedConv2d`.
 
     A depthwise convolution and the 1×1 behind it become one; so do the addition and the ReLU, ReLU6 or bounds that
-    alone read a convolution, and a ReLU that a depthwise convolution alone reads.
+    alone read a convolution, and a ReLU that a depthwise convolution alone reads. A linear layer of an image's
+    numbers is a convolution as large as the image.
     """
     with quiet():
         net = program.run_decompositions({}).module()  # nothing is changed in place there
     assert isinstance(net, GraphModule)
     pool = Pool()
+    for node in list(net.graph.nodes):
+        _convolve(net, node)
     for node in list(net.graph.nodes):
         part = _part(net, node)
         if part is not None and not _waits(net, node, part):
@@ -38,16 +41,46 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     return net
 
 
+def _convolve(net: GraphModule, node: Any) -> None:
+    """Put a convolution where a linear layer, and a ReLU behind it, is of all numbers of images of known size."""
+    if not _is(node, _ATEN.linear.default) or len(node.args[0].meta["val"].shape) != 2:
+        return
+    x, weight = node.args[:2]
+    while _is(x, _ATEN.reshape.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default):
+        x = x.args[0]
+    images, (m, numbers) = x.meta["val"], weight.meta["val"].shape
+    if images.dim() == 2:
+        images = images[:, :, None, None]
+    if images.dim() != 4 or not all(isinstance(size, int) for size in images.shape[1:]):
+        return
+    constant = all(each is None or each.op == "get_attr" for each in node.args[1:])
+    if images.shape[1:].numel() != numbers or not constant:
+        return
+    relu = _only_user(node)
+    tail = relu if _is(relu, _ATEN.relu.default) else node
+    with net.graph.inserting_before(node), images.fake_mode:
+
+        def put(target: Any, *args: Any) -> Any:
+            new = net.graph.call_function(target, args)
+            new.meta["val"] = target(*(each.meta["val"] if isinstance(each, Node) else each for each in args))
+            return new
+
+        kernel = put(_ATEN.reshape.default, weight, [m, *images.shape[1:]])
+        x = x if x.meta["val"].dim() == 4 else put(_ATEN.reshape.default, x, [-1, numbers, 1, 1])
+        y = put(_ATEN.conv2d.default, x, kernel, *node.args[2:])
+        y = y if tail is node else put(_ATEN.relu.default, y)
+        tail.replace_all_uses_with(put(_ATEN.reshape.default, y, [-1, m]))
+
+
 def _part(net: GraphModule, node: Any) -> Part | None:
     """The convolution of a node, where its images are in fp32 and its weights are constants."""
     if not _is(node, _ATEN.conv2d.default):
         return None
     given: list[Any] = [*node.args, *(None, (1, 1), (0, 0), (1, 1), 1)[len(node.args) - 2 :]]
     x, weight, bias, *rest = given
-    constants = [each for each in (weight, bias) if each is not None]
-    if any(each.op != "get_attr" for each in constants) or x.meta["val"].dtype != torch.float32:
+    tensors = [_constant(net, each) for each in (weight, bias) if each is not None]
+    if any(each is None for each in tensors) or x.meta["val"].dtype != torch.float32:
         return None
-    tensors = [operator.attrgetter(each.target)(net) for each in constants]
     if x.meta["val"].dim() != 4 or any(tensor.dtype != torch.float32 for tensor in tensors):
         return None
     stride, padding, dilation = (tuple(size) * (2 // len(size)) for size in rest[:3])
@@ -154,8 +187,15 @@ def _only_user(node: Any) -> Any:
     return users[0] if len(users) == 1 else None
 
 
-def _is(node: Any, target: Any) -> bool:
-    return isinstance(node, Node) and node.target is target
+def _is(node: Any, *targets: Any) -> bool:
+    return isinstance(node, Node) and any(node.target is target for target in targets)
+
+
+def _constant(net: GraphModule, node: Any) -> Any:
+    """A tensor of the network's own, as it is or in another shape; None where a node is something else."""
+    if _is(node, _ATEN.reshape.default) and (inner := _constant(net, node.args[0])) is not None:
+        return inner.reshape(node.args[1])
+    return operator.attrgetter(node.target)(net) if node.op == "get_attr" else None
 
 
 def _shape(node: Any) -> list[str]:
