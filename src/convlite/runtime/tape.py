@@ -67,7 +67,11 @@ class Tape:
         seen = _Recorder(net)
         seen.run(x)
         self._nodes = {node: i for i, node in enumerate(net.graph.nodes)}
-        self._constants = {n: v for n, v in seen.values.items() if n.op == "get_attr" or not _has_tensors(v)}
+        self._constants = {
+            n: v
+            for n, v in seen.values.items()
+            if n.op == "get_attr" or not any(isinstance(each, Tensor) for each in _leaves(v))
+        }
         self._net = net
         self._images, self._scores = _ends(net)
         own = {node: _native(net, node, seen.values) for node in self._nodes}
@@ -76,7 +80,7 @@ class Tape:
         for node, made in own.items():
             if made is not None:
                 self._add(node, *made)
-            elif node.op in ("call_function", "call_method", "call_module") and node not in self._constants:
+            elif node.op.startswith("call") and node not in self._constants and not self._seen_once(node):
                 self._plays.append(node)
         for play in self._plays:
             if isinstance(play, _Kernels):
@@ -95,12 +99,32 @@ class Tape:
                     setattr(play.array[at], what, tensor.data_ptr())
                 run(play.array)
                 continue
-            args: Any = map_arg(play.args, found.__getitem__)
-            named: Any = map_arg(play.kwargs, found.__getitem__)
-            found[play] = _callable(self._net, play)(*args, **named)
+            found[play] = self._played(play, found)
             for done in self._dropped.get(play, ()):
                 found.pop(done, None)
         return found[self._scores].clone(memory_format=torch.contiguous_format)  # its place is used again
+
+    def _holds(self, value: Any) -> bool:
+        """Whether a tensor is in the block."""
+        return isinstance(value, Tensor) and 0 <= value.data_ptr() - self._block.ctypes.data < self._block.nbytes
+
+    def _played(self, node: Node, found: dict[Node, Any]) -> Any:
+        args: Any = map_arg(node.args, found.__getitem__)
+        named: Any = map_arg(node.kwargs, found.__getitem__)
+        return _callable(self._net, node)(*args, **named)
+
+    def _seen_once(self, node: Node) -> bool:
+        """Whether an operation only gives other views of places, as a reshape may: then it is done here, once."""
+        fixed = self._constants | self._places
+        if not all(source in fixed for source in node.all_input_nodes):
+            return False
+        if not any(self._holds(v) for source in node.all_input_nodes for v in _leaves(fixed[source])):
+            return False
+        views = self._played(node, fixed)
+        if not all(self._holds(v) for v in _leaves(views)):
+            return False
+        self._constants[node] = views
+        return True
 
     def _add(self, node: Node, step: Step, sources: dict[str, Node]) -> None:
         if not self._plays or not isinstance(self._plays[-1], _Kernels):
@@ -138,7 +162,7 @@ class Tape:
             taken = sorted([*taken, (start, start + size, ends[node])])
             whole = max(whole, start + size)
         block = np.empty(whole + _LINE, np.float32)
-        block = block[-(block.ctypes.data // 4) % _LINE :]
+        self._block = block = block[-(block.ctypes.data // 4) % _LINE :]
         places = {}
         for node, step in steps.items():
             n, m, h, w = step.output
@@ -186,8 +210,8 @@ def _ends(net: GraphModule) -> tuple[Node, Node]:
     return images, scores
 
 
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_has_tensors, value)))
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for each in value for leaf in _leaves(each)] if isinstance(value, tuple | list) else [value]
 
 
 def _callable(net: GraphModule, node: Node) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ void product(const Rows &s) {
 }
 
 template <int rows = ROWS>
-INLINE void products(L count, const Rows &s) {
+void products(L count, const Rows &s) {
     if (count == rows)
         s.left >= WIDE ? product<rows, true>(s) : product<rows, false>(s);
     else if constexpr (rows > 1)
@@ -65,16 +65,25 @@ INLINE void products(L count, const Rows &s) {
 
 // Channels from `begin` to `end`, WIDE at a time, of `pixels` rows of columns.
 void multiply(const Step *o, const float *a, L lda, L pixels, L begin, L end, const float *residual, float *y) {
-    L groups = (pixels + ROWS - 1) / ROWS, blocks = (o->columns + DEPTH - 1) / DEPTH;
+    const L groups = (pixels + ROWS - 1) / ROWS, blocks = (o->columns + DEPTH - 1) / DEPTH;
+    const L even = pixels / groups, longer = pixels % groups;  // of rows: a few by themselves would be slow
+    Rows s;
+    s.lda = lda, s.ldy = o->m, s.low = o->low, s.high = o->high;
     for (L m = begin; m < end; m += WIDE)
         for (L block = 0; block < blocks; block++) {  // the sums of so few channels wait in the first cache
-            L k = block * o->columns / blocks, depth = (block + 1) * o->columns / blocks - k;
-            const float *b = o->weight + m * o->columns + k * WIDE;
-            for (L g = 0; g < groups; g++) {  // as equal as can be: a few rows by themselves would be slow
-                L i = g * pixels / groups, rows = (g + 1) * pixels / groups - i;
-                products(rows, {a + i * lda + k, b, o->bias + m, residual ? residual + i * o->m + m : nullptr,
-                                y + i * o->m + m, lda, o->m, depth, o->m - m, block == 0, block == blocks - 1,
-                                o->low, o->high});
-            }
+            const L k = block * o->columns / blocks;
+            s.depth = (block + 1) * o->columns / blocks - k;
+            s.a = a + k, s.b = o->weight + m * o->columns + k * WIDE, s.bias = o->bias + m;
+            s.y = y + m, s.residual = residual ? residual + m : nullptr;
+            s.first = block == 0, s.last = block == blocks - 1, s.left = o->m - m;
+            L g = 0;
+            auto next = [&](L rows) {
+                s.a += rows * s.lda, s.y += rows * s.ldy;
+                if (residual) s.residual += rows * s.ldy;
+                g++;
+            };
+            if (longer == 0 && even == ROWS && s.left >= WIDE)
+                for (; g < groups; next(ROWS)) product<ROWS, true>(s);
+            for (L rows; g < groups; next(rows)) products(rows = even + (g < longer), s);
         }
 }

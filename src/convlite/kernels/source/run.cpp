@@ -40,6 +40,7 @@ static thread_local Tile tile_here;
 // Without weights a depthwise convolution alone, or a pool. Returns whether there was memory for the tiles.
 static bool step(const Step *o) {
     const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
+    if (pixels == 0) return true;
     const L ld = o->columns + WIDE;  // away from powers of two, which would all fall into one set of the cache
     const L most = std::clamp(TILE / (4 * ld), LEAST, MOST);
     const L few = std::clamp(pixels / (TURNS * threads), LEAST, most);  // so that no thread waits long for another
