@@ -1,12 +1,14 @@
 """Labelling pixels: losses and scores as a plain loop has them, and pixels of no class count nowhere."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from convlite.data import Data, Images
+from convlite.data import Data, Images, load
 from convlite.errors import InputError
 from convlite.models import create
 from convlite.preprocess import Preprocess
@@ -83,6 +85,35 @@ def test_scores_are_those_of_a_plain_loop(data, batch_size):
     assert found.per_class == pytest.approx(expected) and found.miou == pytest.approx(sum(expected) / 2)
     assert found.pixels == int(known.sum())
     assert found.accuracy == pytest.approx(float((answer == data.test.labels)[known].float().mean()))
+
+
+@pytest.mark.parametrize(
+    ("taken", "part"), [((24, 32), (0, 36, 0, 48)), ((20, 20), (0, 36, 6, 42)), ((72, 96), (0, 36, 0, 48))]
+)
+def test_masks_in_files_are_scored_as_they_stand(tmp_path, taken, part):
+    """Of 36×48 pixels, whatever the network takes: its answers are scaled, the masks are not."""
+    source = np.random.default_rng(0)
+    every = []
+    for side in ("train", "test"):
+        for name in ("images", "masks"):
+            (tmp_path / side / name).mkdir(parents=True)
+        for i in range(3):
+            image = source.integers(0, 256, (36, 48, 3), dtype=np.uint8)
+            mask = source.choice([0, 1, IGNORE], (36, 48)).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / side / "images" / f"{i}.png")
+            Image.fromarray(mask).save(tmp_path / side / "masks" / f"{i}.png")
+            every.append(mask)
+    data = load(tmp_path, classes=2, ignore=IGNORE, size=taken)
+    found = score_masks(Fixed(), data.test, data, batch_size=2)
+    top, bottom, left, right = part
+    masks = torch.from_numpy(np.stack(every[3:]))[:, top:bottom, left:right]
+    pixels = next(data.test.parts([torch.arange(3)])).pixels
+    scores = Fixed()(data.normalise(pixels))
+    answer = F.interpolate(scores, masks.shape[1:], mode="bilinear", align_corners=False).argmax(1)
+    known = masks != IGNORE
+    assert found.pixels == int(known.sum())
+    assert found.accuracy == pytest.approx(float((answer == masks)[known].float().mean()))
+    assert next(data.test.parts([torch.arange(3)])).labels.shape[1:] == taken  # to learn from, as ever
 
 
 def test_deeplab_learns_to_find_squares(data):

@@ -66,6 +66,12 @@ class Files:
             raise InputError("These images have a mask each and no class: take the labels of their parts.")
         return self.targets if self.rows is None else self.targets[self.rows]
 
+    def with_whole_masks(self) -> Files:
+        """The same images, with masks that are not scaled, if all have one size: what answers are scored on."""
+        if not isinstance(self.targets, Masks):
+            return self
+        return replace(self, targets=self.targets.unscaled(self.how))
+
     def read(self, index: int, window: Window | None = None) -> tuple[Tensor, Tensor]:
         """One image, uint8 (C, H, W), and its label: decoded, and its middle or the window's part scaled.
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Data, Source
+from ..data import Data, Files, Source
 from ..data.progress import track
 from ..errors import InputError
 from . import processes
@@ -102,12 +102,19 @@ def dice_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     return 1 - (2 * both / sizes.clamp_min(1e-6))[there].mean() if bool(there.any()) else logits.sum() * 0
 
 
+def _scaled(scores: Tensor, size: torch.Size) -> Tensor:
+    """Scores (1, classes, h, w) at another height and width."""
+    same = scores.shape[2:] == size
+    return scores if same else F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+
+
 def score_masks(
     model: nn.Module, images: Source, data: Data, *, batch_size: int = 16, progress: bool = True
 ) -> SegmentScore:
     """Measure a network on images with masks; it is left as it was.
 
-    Every process takes its share of the images.
+    Masks in files, if all are of one size, are not scaled: answers are, bilinearly, so that the score is of the
+    masks as they stand, whatever size the network takes. Every process takes its share of the images.
 
     Arguments:
         images: mostly `data.test`.
@@ -118,6 +125,8 @@ def score_masks(
     """
     if data.ignore is None:
         raise InputError(f"{data.source} has a class for each image, and labelling pixels needs masks.")
+    if isinstance(images, Files):
+        images = images.with_whole_masks()
     classes = len(data.classes)
     pairs = torch.zeros(classes**2, dtype=torch.float64)  # in which whole numbers are exact
     device = device_of(model)
@@ -125,9 +134,11 @@ def score_masks(
     with as_evaluated(model), torch.no_grad():
         for part in track(images.parts(parts), len(parts), "evaluating", progress and processes.index() == 0):
             if len(part):
-                answer = model(data.normalise(part.pixels.to(device))).argmax(1).cpu()  # (N, H, W)
-                known = part.labels != data.ignore
-                pairs += torch.bincount(part.labels[known].long() * classes + answer[known], minlength=classes**2)
+                scores = model(data.normalise(part.pixels.to(device)))  # (N, classes, h, w)
+                for one, mask in zip(scores, part.labels, strict=True):  # one at a time: they may become larger
+                    answer = _scaled(one[None], mask.shape).argmax(1)[0].cpu()  # (H, W)
+                    known = mask != data.ignore
+                    pairs += torch.bincount(mask[known].long() * classes + answer[known], minlength=classes**2)
     pairs = processes.add_up_(pairs, device).view(classes, classes)  # what is, what was said
     right, union = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     pixels = int(pairs.sum())
