@@ -28,7 +28,7 @@ def cases(draw):
     how = {"stride": draw(pair), "dilation": draw(pair), "padding": draw(st.tuples(*[st.integers(0, 7)] * 2))}
     bounds = st.sampled_from([INFINITE, (0.0, math.inf), (0.0, 0.5)])
     form, relu, r = (
-        draw(st.sampled_from(["dense", "both", "depthwise"])),
+        draw(st.sampled_from(["dense", "both", "depthwise", "grouped", "grouped both"])),
         draw(st.booleans()),
         draw(st.integers(1, 3)),
     )
@@ -43,8 +43,13 @@ def cases(draw):
         fused = FusedConv2d(part(m, c, *kernel, **how))
     elif form == "both":
         fused = FusedConv2d(part(m, r * c, 1, 1), part(r * c, 1, *kernel, groups=c, **how), relu=relu)
-    else:
+    elif form == "depthwise":
         fused = FusedConv2d(None, part(c, 1, *kernel, groups=c, **how), relu=relu)
+    else:  # groups of several channels, or of one and several outputs
+        groups, each = draw(st.integers(2, 9)), draw(st.integers(1, 4))
+        c, mid = groups * each, groups * draw(st.integers(1, 4))
+        grouped = part(mid, each, *kernel, groups=groups, **how)
+        fused = FusedConv2d(part(m, mid, 1, 1) if form == "grouped both" else None, grouped, relu=relu)
     least = [d * (k - 1) + 1 for d, k in zip(how["dilation"], kernel)]
     height, width = (size + draw(st.integers(0, 12)) for size in least)
     return fused, (draw(st.integers(1, 3)), c, height, width)
@@ -68,8 +73,8 @@ def absolute(part):
 def exact(fused, x, residual, how=lambda part: part):
     """By the definition, in double precision; `how` may change the parts."""
     x = x.double().relu() if fused.relu else x.double()
-    depthwise, dense = how(double(fused.depthwise)), how(double(fused.dense))
-    x = x if depthwise is None else depthwise(x)
+    grouped, dense = how(double(fused.grouped)), how(double(fused.dense))
+    x = x if grouped is None else grouped(x)
     return x if dense is None else dense(x, None if residual is None else residual.double())
 
 
@@ -109,8 +114,8 @@ def test_nothing_else_than_float32_images_is_taken():
         (None, None, False, "no other"),
         (Part(torch.zeros(4, 3, 3, 3)), None, True, "the ReLU could be for"),
         (Part(torch.zeros(4, 2, 3, 3), groups=2), None, False, "2 groups"),
-        (None, Part(torch.zeros(8, 1, 3, 3), groups=4), False, "gives one channel"),
-        (None, Part(torch.zeros(4, 2, 3, 3), groups=2), False, "kernels of"),
+        (None, Part(torch.zeros(4, 9, 3, 3), groups=2), False, "kernels of"),
+        (None, Part(torch.zeros(4, 1, 40, 40), groups=4), False, "kernels of"),
         (Part(torch.zeros(4, 4, 1, 1), padding=(1, 1)), Part(torch.zeros(4, 1, 3, 3), groups=4), False, "a 1×1 of"),
     ],
 )

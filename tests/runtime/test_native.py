@@ -30,7 +30,7 @@ def test_xception_is_separable_blocks_and_little_else():
     torch.manual_seed(0)
     net = peers.randomise_(create("xception_small", width=0.25, depth=1)).eval()
     graph, fused, others = fused_of(net)
-    separable = sum(each.depthwise is not None and each.dense is not None for each in fused)
+    separable = sum(each.grouped is not None and each.dense is not None for each in fused)
     assert separable == sum(name.endswith("depthwise") for name, _ in net.named_modules())
     assert not any("conv2d" in name or "relu" in name or ".add." in name for name in others)
     x = torch.randn(3, 3, 40, 36)
@@ -43,7 +43,7 @@ def test_separable_sums_are_one_layer_each(terms):
     torch.manual_seed(0)
     net = peers.randomise_(create("resnet20", conv=Separable(multiplier=terms))).eval()
     graph, fused, others = fused_of(net)
-    assert sum(e.depthwise is not None and e.dense is not None for e in fused) == 18  # all but the first and 1x1
+    assert sum(e.grouped is not None and e.dense is not None for e in fused) == 18  # all but the first and 1x1
     assert not any("cat" in name for name in others)
     x = torch.randn(2, 3, 24, 28)
     with torch.no_grad():
@@ -85,8 +85,8 @@ def test_only_what_may_be_fused_is():
     with torch.no_grad():
         for x in (example, torch.randn(3, 6, 12, 8)):
             assert difference(net(x), graph(x)) < 1e-5
-    both = [e for e in graph.modules() if isinstance(e, FusedConv2d) and e.dense and e.depthwise]
-    assert len(both) == 1 and both[0].depthwise.high == 6
+    both = [e for e in graph.modules() if isinstance(e, FusedConv2d) and e.dense and e.grouped]
+    assert len(both) == 1 and both[0].grouped.high == 6
 
 
 def test_a_file_of_one_size_refuses_another_and_a_module_is_traced_again(tmp_path):

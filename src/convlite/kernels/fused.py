@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .build import library
 from .memory import Pool
-from .step import DEPTHWISE, IMAGE, PATCHES, Pair, Shape, Step, plain, run
+from .step import DEPTHWISE, GROUPED, IMAGE, PATCHES, Pair, Shape, Step, plain, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +43,17 @@ class Part:
 
 
 class FusedConv2d(nn.Module):
-    """A dense convolution, a depthwise one, or a 1×1 behind a depthwise one, for inference in fp32.
+    """A dense convolution, one of small groups, or a 1×1 behind one of those, for inference in fp32.
 
     `plain` defines it. `forward` gives the same, to rounding, in one pass over memory: what stands behind a few
-    dozen output pixels, their patches or what the depthwise convolution gives there, goes from the cache into the
+    dozen output pixels, their patches or what the grouped convolution gives there, goes from the cache into the
     product with the dense weights, and bias, residual and bounds are applied while the sums stand in registers. On
     processors, with channels last in memory.
 
     Arguments:
-        dense: with one group; behind a depthwise part a 1×1, neither strided nor padded.
-        depthwise: with a group for each channel, and r outputs of each, at c·r + t as in `nn.Conv2d`; r is 1 where
-            it stands alone.
-        relu: whether the depthwise part reads max(x, 0).
+        dense: with one group; behind a grouped part a 1×1, neither strided nor padded.
+        grouped: with groups of at most GROUP channels in; depthwise, or any others.
+        relu: whether the grouped part reads max(x, 0).
         pool: where outputs get their memory; layers of one network may share it.
 
     Raises:
@@ -62,14 +61,14 @@ class FusedConv2d(nn.Module):
     """
 
     def __init__(
-        self, dense: Part | None, depthwise: Part | None = None, *, relu: bool = False, pool: Pool | None = None
+        self, dense: Part | None, grouped: Part | None = None, *, relu: bool = False, pool: Pool | None = None
     ) -> None:
         super().__init__()
-        if (fault := why_not_fused(dense, depthwise, relu)) is not None:
+        if (fault := why_not_fused(dense, grouped, relu)) is not None:
             raise InputError(f"These can't be fused: {fault}.")
-        self.dense, self.depthwise, self.relu = dense, depthwise, relu
+        self.dense, self.grouped, self.relu = dense, grouped, relu
         self._pool = pool or Pool()
-        self._step, self._kept = _prepared(dense, depthwise, relu)
+        self._step, self._kept = _prepared(dense, grouped, relu)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
         if x.dim() != 4 or x.shape[1] != self._step.c or x.dtype != torch.float32 or x.device.type != "cpu":
@@ -101,69 +100,75 @@ class FusedConv2d(nn.Module):
         """What `forward` computes, in torch's own operations."""
         x = x.relu() if self.relu else x
         if self.dense is None:
-            assert self.depthwise is not None
-            return self.depthwise(x)
-        return self.dense(x if self.depthwise is None else self.depthwise(x), residual)
+            assert self.grouped is not None
+            return self.grouped(x)
+        return self.dense(x if self.grouped is None else self.grouped(x), residual)
 
     def extra_repr(self) -> str:
-        step = self._step
-        return f"{step.c}, {step.m}, kernel_size=({step.kh}, {step.kw}), depthwise={self.depthwise is not None}"
+        step, groups = self._step, self.grouped.groups if self.grouped else 1
+        return f"{step.c}, {step.m}, kernel_size=({step.kh}, {step.kw}), groups={groups}"
 
 
-def why_not_fused(dense: Part | None, depthwise: Part | None = None, relu: bool = False) -> str | None:
+def why_not_fused(dense: Part | None, grouped: Part | None = None, relu: bool = False) -> str | None:
     """Why a `FusedConv2d` can't be made of these; None where it can."""
-    if depthwise is None:
+    if grouped is None:
         if dense is None or relu:
-            return "there is no depthwise convolution" + (
-                " that the ReLU could be for" if relu else ", and no other"
-            )
+            return "there is no grouped convolution" + (" that the ReLU could be for" if relu else ", and no other")
         return None if dense.groups == 1 else f"the dense convolution has {dense.groups} groups"
-    if depthwise.weight.shape[1] != 1 or depthwise.weight[0, 0].numel() > TAPS:
-        return f"the depthwise convolution has kernels of {tuple(depthwise.weight.shape[1:])}"
+    _, each, *kernel = grouped.weight.shape
+    if each > GROUP or math.prod(kernel) > TAPS:
+        return f"the grouped convolution has {grouped.groups} groups and kernels of {(each, *kernel)}"
     if dense is None:
-        alone = len(depthwise.weight) == depthwise.groups
-        return None if alone else "a depthwise convolution alone gives one channel for each it reads"
+        return None
     if (*dense.weight.shape[1:], *dense.stride, *dense.padding, dense.groups) != (
-        len(depthwise.weight), 1, 1, 1, 1, 0, 0, 1,
+        len(grouped.weight), 1, 1, 1, 1, 0, 0, 1,
     ):  # fmt: skip
-        return "behind a depthwise convolution stands a 1×1 of all its channels, neither strided nor padded"
+        return "behind a grouped convolution stands a 1×1 of all its channels, neither strided nor padded"
     return None
 
 
-TAPS = 1024  # of a depthwise kernel, as in columns.h
+_TYPES = {torch.float32: np.float32, torch.int32: np.int32}
+GROUP = 8  # channels that a group reads: torch's own kernels are the faster for large ones
+TAPS = 1024  # of a grouped kernel, as in columns.h
 
 
-def _prepared(dense: Part | None, depthwise: Part | None, relu: bool) -> tuple[Step, list[np.ndarray]]:
+def _prepared(dense: Part | None, grouped: Part | None, relu: bool) -> tuple[Step, list[np.ndarray]]:
     """What the kernel takes, and the tensors it points to."""
-    spatial = depthwise or dense
+    spatial = grouped or dense
     assert spatial is not None
     kernel = (spatial.weight.shape[2], spatial.weight.shape[3])
     step = plain(kernel, spatial.stride, spatial.padding, spatial.dilation)
-    step.relu = relu
+    step.relu, step.m = relu, len(spatial.weight)
+    step.c = spatial.weight.shape[1] * spatial.groups
     kept = {}
-    if depthwise is not None:
-        step.c = depthwise.groups
-        step.terms = len(depthwise.weight) // step.c
-        step.source, step.m = DEPTHWISE, len(depthwise.weight)
-        step.mid_low, step.mid_high = depthwise.low, depthwise.high
-        by_term = depthwise.weight.unflatten(0, (step.c, step.terms)).permute(1, 3, 4, 0, 2)  # (r, Kh, Kw, C, 1)
-        kept = {"taps": by_term, "mid_bias": _bias(depthwise).unflatten(0, (step.c, step.terms)).t()}
+    if grouped is not None:
+        step.mid_low, step.mid_high = grouped.low, grouped.high
+        step.mid, step.planes, outputs = step.m, spatial.weight.shape[1], step.m // grouped.groups
+        if step.planes == 1 and (outputs == 1 or dense is not None):
+            step.source, step.terms = DEPTHWISE, outputs
+            by_term = grouped.weight.unflatten(0, (step.c, outputs)).permute(1, 3, 4, 0, 2)  # (r, Kh, Kw, C, 1)
+            kept = {"taps": by_term, "mid_bias": _bias(grouped).unflatten(0, (step.c, outputs)).t()}
+        else:
+            step.source = GROUPED
+            first = torch.arange(step.m) // outputs * step.planes  # of the channels that each output's group reads
+            index = first + torch.arange(step.planes)[:, None]  # (planes, M)
+            taps = grouped.weight.permute(1, 2, 3, 0)  # (planes, Kh, Kw, M)
+            kept = {"taps": taps, "mid_bias": _bias(grouped), "index": index.to(torch.int32)}
     if dense is not None:
         weight = dense.weight.permute(0, 2, 3, 1).flatten(1)  # (M, columns), those of a tap side by side
-        if depthwise is not None:  # by term, as the kernel writes them
-            weight = dense.weight.flatten(1).unflatten(1, (step.c, step.terms)).transpose(1, 2).flatten(1)
-        else:
-            step.c = dense.weight.shape[1]
+        if grouped is None:
             as_it_is = (*kernel, *dense.stride, *dense.padding) == (1, 1, 1, 1, 0, 0)
             step.source = IMAGE if as_it_is else PATCHES
+        elif step.source == DEPTHWISE:  # by term, as the kernel writes them
+            weight = dense.weight.flatten(1).unflatten(1, (step.c, step.terms)).transpose(1, 2).flatten(1)
         step.m, step.columns = weight.shape
         step.low, step.high = dense.low, dense.high
         wide = library().wide()
         rows = F.pad(weight, (0, 0, 0, -step.m % wide))  # (M rounded up, columns)
         kept["weight"] = rows.unflatten(0, (-1, wide)).transpose(1, 2)  # (M / wide, columns, wide)
         kept["bias"] = F.pad(_bias(dense), (0, -step.m % wide))
-    arrays = {name: np.empty(tensor.shape, np.float32) for name, tensor in kept.items()}  # in large pages
-    for name, array in arrays.items():
+    arrays = {name: np.empty(tensor.shape, _TYPES[tensor.dtype]) for name, tensor in kept.items()}
+    for name, array in arrays.items():  # numpy has large ones in large pages
         torch.from_numpy(array).copy_(kept[name].detach())
         setattr(step, name, array.ctypes.data)
     return step, list(arrays.values())

@@ -12,7 +12,7 @@ from .build import library
 
 Shape = tuple[int, int, int, int]
 Pair = tuple[int, int]
-IMAGE, PATCHES, DEPTHWISE, LARGEST, MEAN = range(5)  # what outputs are made of, as in vector.h
+IMAGE, PATCHES, DEPTHWISE, GROUPED, LARGEST, MEAN = range(6)  # what outputs are made of, as in vector.h
 
 
 def _fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
@@ -26,9 +26,9 @@ class Step(ctypes.Structure):
         *_fields(
             ctypes.c_int64, "n", "h", "w", "c", "oh", "ow", "m", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw"
         ),
-        *_fields(ctypes.c_int64, "columns", "source", "relu", "terms", "threads"),
+        *_fields(ctypes.c_int64, "columns", "source", "relu", "terms", "threads", "mid", "planes"),
         *_fields(ctypes.c_float, "mid_low", "mid_high", "low", "high"),
-        *_fields(ctypes.c_void_p, "taps", "mid_bias", "weight", "bias", "x", "residual", "y"),
+        *_fields(ctypes.c_void_p, "taps", "mid_bias", "index", "weight", "bias", "x", "residual", "y"),
     )
 
     @property

@@ -19,8 +19,8 @@ _ATEN = torch.ops.aten
 def native(program: torch.export.ExportedProgram) -> GraphModule:
     """The network of a traced one, with each convolution and what stands around it in a `FusedConv2d`.
 
-    A depthwise convolution and the 1×1 behind it become one; so do the addition and the ReLU, ReLU6 or bounds that
-    alone read a convolution, and a ReLU that a depthwise convolution alone reads. A linear layer of an image's
+    A grouped convolution and the 1×1 behind it become one; so do the addition and the ReLU, ReLU6 or bounds that
+    alone read a convolution, and a ReLU that a grouped convolution alone reads. A linear layer of an image's
     numbers is a convolution as large as the image.
     """
     with quiet():
@@ -88,47 +88,47 @@ def _part(net: GraphModule, node: Any) -> Part | None:
 
 
 def _waits(net: GraphModule, node: Any, part: Part) -> bool:
-    """Whether a later node, the 1×1 that alone reads this depthwise convolution, will take it in."""
-    depthwise, tail = _bounded(node, part)
+    """Whether a later node, the 1×1 that alone reads this grouped convolution, will take it in."""
+    grouped, tail = _bounded(node, part)
     reader = _only_user(tail)
     dense = _part(net, reader)
     return (
-        part.groups > 1 and dense is not None and reader.args[0] is tail and why_not_fused(dense, depthwise) is None
+        part.groups > 1 and dense is not None and reader.args[0] is tail and why_not_fused(dense, grouped) is None
     )
 
 
 def _fuse(net: GraphModule, node: Any, part: Part, pool: Pool) -> None:
-    source, depthwise, dense = node.args[0], None, None
+    source, grouped, dense = node.args[0], None, None
     residual: Any = None
     tail, relu = node, False
     if part.groups == 1:
-        before = _depthwise_before(net, node)
+        before = _grouped_before(net, node)
         if before is not None:
-            source, depthwise = before
+            source, grouped = before
         dense, tail, residual = _with_sum(node, part)
     else:
-        depthwise, tail = _bounded(node, part)
-    if depthwise is not None and dense is not None and (terms := _terms(source)) is not None:
+        grouped, tail = _bounded(node, part)
+    if grouped is not None and dense is not None and (terms := _terms(source, grouped)) is not None:
         source, r = terms  # convlite.nn.DepthwiseConv2d repeats its input: channel t·C + c is term t of channel c
-        depthwise = replace(
-            depthwise, groups=depthwise.groups // r, weight=_by_channel(depthwise.weight, r),
-            bias=None if depthwise.bias is None else _by_channel(depthwise.bias, r),
+        grouped = replace(
+            grouped, groups=grouped.groups // r, weight=_by_channel(grouped.weight, r),
+            bias=None if grouped.bias is None else _by_channel(grouped.bias, r),
         )  # fmt: skip
         dense = replace(dense, weight=_by_channel(dense.weight.transpose(0, 1), r).transpose(0, 1))
-    if depthwise is not None and _is(source, _ATEN.relu.default) and _only_user(source) is not None:
+    if grouped is not None and _is(source, _ATEN.relu.default) and _only_user(source) is not None:
         source, relu = source.args[0], True
-    if why_not_fused(dense, depthwise, relu) is not None:
+    if why_not_fused(dense, grouped, relu) is not None:
         return
     name = f"fused_{node.name}"
-    net.add_submodule(name, FusedConv2d(dense, depthwise, relu=relu, pool=pool))
+    net.add_submodule(name, FusedConv2d(dense, grouped, relu=relu, pool=pool))
     with net.graph.inserting_before(tail):
         new = net.graph.call_module(name, (source,) if residual is None else (source, residual))
     new.meta = tail.meta
     tail.replace_all_uses_with(new)
 
 
-def _depthwise_before(net: GraphModule, node: Any) -> tuple[Any, Part] | None:
-    """What is read, and the depthwise convolution which this 1×1 alone reads, with its bounds."""
+def _grouped_before(net: GraphModule, node: Any) -> tuple[Any, Part] | None:
+    """What is read, and the grouped convolution which this 1×1 alone reads, with its bounds."""
     between = node.args[0]
     bounds = _bounds(between)
     conv = between if bounds is None else between.args[0]
@@ -139,8 +139,10 @@ def _depthwise_before(net: GraphModule, node: Any) -> tuple[Any, Part] | None:
     return conv.args[0], replace(part, low=low, high=high)
 
 
-def _terms(node: Any) -> tuple[Any, int] | None:
-    """What is repeated along the channels, and how often, where a node is that."""
+def _terms(node: Any, part: Part) -> tuple[Any, int] | None:
+    """What is repeated along the channels, and how often, where a depthwise part reads that."""
+    if tuple(part.weight.shape[:2]) != (part.groups, 1):
+        return None
     if not _is(node, _ATEN.cat.default) or (*node.args[1:], 0)[0] not in (1, -3) or len(set(node.args[0])) > 1:
         return None
     return node.args[0][0], len(node.args[0])

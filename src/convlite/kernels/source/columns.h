@@ -6,6 +6,8 @@
 
 constexpr L TAPS = 1024;  // of a depthwise kernel, at most
 
+static thread_local Kept planes_here;
+
 struct Place {
     const float *image;
     L y, x;  // of the kernel's first tap in the image
@@ -46,53 +48,66 @@ INLINE V read(const float *from) {
     return relu ? (v < V{} ? V{} : v) : v;
 }
 
-// One output pixel from the taps that fall into the image.
+// What stands in a row of the output, of one term or plane: `pixels` from a place on. Images have `channels` of every
+// `pitch` numbers that a pixel has; sums begin with the bias, or with what the output holds where there is none.
+struct Part {
+    const float *image;
+    L y, x, pixels, channels, pitch;
+    const float *taps, *bias;
+    float low, high;
+    float *out;
+    L ld;
+};
+
+// One output pixel from the taps that fall into the image, its channels from `c` on.
 template <bool relu>
-INLINE void one_pixel(const float *const *in, const float *const *taps, L count, const float *bias, L channels,
-                      float low, float high, float *out) {
-    L c = 0;
-    for (; c + LANES <= channels; c += LANES) {
-        V sum = load(bias + c);
+INLINE void one_pixel(const Part &o, const float *const *in, const float *const *taps, L count, L c, float *out) {
+    const float *from = o.bias ? o.bias : out;
+    for (; c + LANES <= o.channels; c += LANES) {
+        V sum = load(from + c);
         for (L t = 0; t < count; t++) sum += read<relu>(in[t] + c) * load(taps[t] + c);
-        store(out + c, clamp(sum, low, high));
+        store(out + c, clamp(sum, o.low, o.high));
     }
-    for (; c < channels; c++) {
-        float sum = bias[c];
+    for (; c < o.channels; c++) {
+        float sum = from[c];
         for (L t = 0; t < count; t++) sum += (relu && in[t][c] < 0 ? 0 : in[t][c]) * taps[t][c];
-        out[c] = sum < low ? low : sum > high ? high : sum;
+        out[c] = sum < o.low ? o.low : sum > o.high ? o.high : sum;
     }
 }
 
-// Four neighbours in a row of the output: each value is read once for all four. `first` and `last` of the columns that
-// they see together fall into the image, which are all unless they stand at its `edge`. What is left of the channels,
-// fewer than LANES, is done by the caller. The next four, in the same rows, are fetched meanwhile.
+// Four neighbours: each value is read once for all four. `first` and `last` of the columns that they see together fall
+// into the image, which are all unless they stand at its `edge`. What is left of the channels, fewer than LANES, is
+// done by the caller. The next four, in the same rows, are fetched meanwhile.
 template <bool relu, int kw, int sw, int count, bool edge>
-void four_pixels(const float *const *rows, const float *const *taps, const float *bias, L channels, L first, L last,
-                 float low, float high, float *out, L ld) {
+void four_pixels(const Part &o, const float *const *rows, const float *const *taps, L p0, L first, L last) {
     constexpr int seen = kw + 3 * sw;
-    for (L c = 0; c + LANES <= channels; c += LANES) {
-        V sum[4] = {load(bias + c), load(bias + c), load(bias + c), load(bias + c)};
+    float *out = o.out + p0 * o.ld;
+    const float *from = o.bias ? o.bias : out;
+    const L step = o.bias ? 0 : o.ld, pitch = o.pitch;
+    for (L c = 0; c + LANES <= o.channels; c += LANES) {
+        V sum[4];
+        for (int p = 0; p < 4; p++) sum[p] = load(from + p * step + c);
 #pragma GCC unroll 8
         for (int r = 0; r < count; r++) {
-            const float *in = rows[r] + c, *w = taps[r] + c;
+            const float *in = rows[r] + p0 * sw * pitch + c, *w = taps[r] + c;
             if (!edge && c % 16 == 0)
-                for (int p = 0; p < 4 * sw; p++) __builtin_prefetch(in + (seen + p) * channels);
+                for (int p = 0; p < 4 * sw; p++) __builtin_prefetch(in + (seen + p) * pitch);
 #pragma GCC unroll 16
             for (int j = 0; j < seen; j++) {
                 if (edge && (j < first || j >= last)) continue;
-                V v = read<relu>(in + j * channels);
+                V v = read<relu>(in + j * pitch);
 #pragma GCC unroll 4
                 for (int p = 0; p < 4; p++)
-                    if (j - p * sw >= 0 && j - p * sw < kw) sum[p] += v * load(w + (j - p * sw) * channels);
+                    if (j - p * sw >= 0 && j - p * sw < kw) sum[p] += v * load(w + (j - p * sw) * o.channels);
             }
         }
-        for (int p = 0; p < 4; p++) store(out + p * ld + c, clamp(sum[p], low, high));
+        for (int p = 0; p < 4; p++) store(out + p * o.ld + c, clamp(sum[p], o.low, o.high));
     }
 }
 
 // For as many rows as there are.
 template <bool relu, int kw, int sw, bool edge, int most = kw, typename... Rest>
-INLINE void four_pixels_of(L count, Rest... rest) {
+INLINE void four_pixels_of(L count, const Rest &...rest) {
     if (count == most)
         four_pixels<relu, kw, sw, most, edge>(rest...);
     else if constexpr (most > 1)
@@ -101,60 +116,56 @@ INLINE void four_pixels_of(L count, Rest... rest) {
 
 // Kernels that are made for four pixels: 3x3 and 5x5, at stride 1 or 2.
 template <bool relu, int kw, int sw>
-INLINE bool four_pixels_if(const Step *o, L count, const float *const *rows, const float *const *taps,
-                           const float *bias, L x, float *out, L ld) {
-    if (o->kw != kw || o->sw != sw) return false;
-    const L first = std::max(-x, L(0)), last = std::min(o->w - x, L(kw + 3 * sw));
+INLINE bool four_pixels_if(const Step *s, const Part &o, L count, const float *const *rows, const float *const *taps,
+                           L p) {
+    if (s->kw != kw || s->sw != sw) return false;
+    const L x = o.x + p * sw, first = std::max(-x, L(0)), last = std::min(s->w - x, L(kw + 3 * sw));
     if (first == 0 && last == kw + 3 * sw)
-        four_pixels_of<relu, kw, sw, false>(count, rows, taps, bias, o->c, first, last, o->mid_low, o->mid_high, out, ld);
+        four_pixels_of<relu, kw, sw, false>(count, o, rows, taps, p, first, last);
     else
-        four_pixels_of<relu, kw, sw, true>(count, rows, taps, bias, o->c, first, last, o->mid_low, o->mid_high, out, ld);
+        four_pixels_of<relu, kw, sw, true>(count, o, rows, taps, p, first, last);
     return true;
 }
 
 template <bool relu>
-INLINE bool four_pixels_any(const Step *o, L count, const float *const *rows, const float *const *taps,
-                            const float *bias, L x, float *out, L ld) {
-    return count && (four_pixels_if<relu, 3, 1>(o, count, rows, taps, bias, x, out, ld) ||
-                     four_pixels_if<relu, 3, 2>(o, count, rows, taps, bias, x, out, ld) ||
-                     four_pixels_if<relu, 5, 1>(o, count, rows, taps, bias, x, out, ld) ||
-                     four_pixels_if<relu, 5, 2>(o, count, rows, taps, bias, x, out, ld));
+INLINE bool four_pixels_any(const Step *s, const Part &o, L count, const float *const *rows, const float *const *taps,
+                            L p) {
+    return count &&
+           (four_pixels_if<relu, 3, 1>(s, o, count, rows, taps, p) || four_pixels_if<relu, 3, 2>(s, o, count, rows, taps, p) ||
+            four_pixels_if<relu, 5, 1>(s, o, count, rows, taps, p) || four_pixels_if<relu, 5, 2>(s, o, count, rows, taps, p));
 }
 
-// A part of a row of the output, and one term: `pixels` of them from a place on.
 template <bool relu>
-void depthwise_row(const Step *o, Place at, L pixels, const float *kernel, const float *bias, float *out, L ld) {
+void part_of_row(const Step *s, const Part &o) {
     const float *in[TAPS], *taps[TAPS];
-    const L c = o->c;
-    L done = 0;  // channels that all of these pixels have already
-    if (pixels >= 4 && c >= LANES && o->kh == o->kw && o->dw == 1) {
+    L quick = 0;  // pixels that have all channels but those that fill no vector
+    if (o.pixels >= 4 && o.channels >= LANES && s->kh == s->kw && s->dw == 1) {
         L count = 0;
-        for (L i = 0; i < o->kh; i++) {
-            L iy = at.y + i * o->dh;
-            if (iy < 0 || iy >= o->h) continue;
-            in[count] = at.image + (iy * o->w + at.x) * c;
-            taps[count++] = kernel + i * o->kw * c;
+        for (L i = 0; i < s->kh; i++) {
+            L iy = o.y + i * s->dh;
+            if (iy < 0 || iy >= s->h) continue;
+            in[count] = o.image + (iy * s->w + o.x) * o.pitch;
+            taps[count++] = o.taps + i * s->kw * o.channels;
         }
-        for (L p = 0, moved = 0; four_pixels_any<relu>(o, count, in, taps, bias, at.x + p * o->sw, out + p * ld, ld);) {
-            if (p + 4 == pixels) {
-                done = c - c % LANES;
-                break;
-            }
-            moved = std::min(L(4), pixels - 4 - p);  // the last four may have some of those before them
-            for (L r = 0; r < count; r++) in[r] += moved * o->sw * c;
-            p += moved;
+        while (quick < o.pixels) {
+            L p = std::min(quick, o.pixels - 4);  // the last four may be some of those before them
+            if (p < quick && !o.bias) break;      // which must not be added to again
+            if (!four_pixels_any<relu>(s, o, count, in, taps, p)) break;
+            quick = p + 4;
         }
     }
-    for (L p = 0; p < pixels && done < c; p++) {
+    for (L p = 0; p < o.pixels; p++) {
+        const L done = p < quick ? o.channels - o.channels % LANES : 0;
+        if (done == o.channels) continue;
         L count = 0;
-        for (L i = 0; i < o->kh; i++)
-            for (L j = 0; j < o->kw; j++) {
-                L iy = at.y + i * o->dh, ix = at.x + p * o->sw + j * o->dw;
-                if (iy < 0 || iy >= o->h || ix < 0 || ix >= o->w) continue;
-                in[count] = at.image + (iy * o->w + ix) * c + done;
-                taps[count++] = kernel + (i * o->kw + j) * c + done;
+        for (L i = 0; i < s->kh; i++)
+            for (L j = 0; j < s->kw; j++) {
+                L iy = o.y + i * s->dh, ix = o.x + p * s->sw + j * s->dw;
+                if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w) continue;
+                in[count] = o.image + (iy * s->w + ix) * o.pitch;
+                taps[count++] = o.taps + (i * s->kw + j) * o.channels;
             }
-        one_pixel<relu>(in, taps, count, bias + done, c - done, o->mid_low, o->mid_high, out + p * ld + done);
+        one_pixel<relu>(o, in, taps, count, done, o.out + p * o.ld);
     }
 }
 
@@ -164,16 +175,59 @@ void depthwise(const Step *o, const float *x, L from, L to, float *tile, L ld) {
         Place at = place_of(o, x, pixel);
         count = std::min(o->ow - at.out_x, to - pixel);
         for (L term = 0; term < o->terms; term++)
-            depthwise_row<relu>(o, at, count, o->taps + term * o->kh * o->kw * o->c, o->mid_bias + term * o->c,
-                                tile + (pixel - from) * ld + term * o->c, ld);
+            part_of_row<relu>(o, {at.image, at.y, at.x, count, o->c, o->c, o->taps + term * o->kh * o->kw * o->c,
+                                  o->mid_bias + term * o->c, o->mid_low, o->mid_high,
+                                  tile + (pixel - from) * ld + term * o->c, ld});
     }
 }
 
-void columns(const Step *o, const float *x, L from, L to, float *tile, L ld) {
+// A convolution of small groups is a sum of depthwise ones: plane i of it sees, for each channel that it gives, the i-th
+// of the channels which that one's group reads. Those are put beside each other first, for the part of the image that
+// the tile sees; `index` says where each stands.
+bool grouped(const Step *o, const float *x, L from, L to, float *tile, L ld) {
+    const L mid = o->mid, pitch = o->planes * mid, size = o->oh * o->ow;
+    for (L pixel = from, count; pixel < to; pixel += count) {
+        count = std::min(size - pixel % size, to - pixel);  // of one image
+        Place at = place_of(o, x, pixel), last = place_of(o, x, pixel + count - 1);
+        const bool row = at.y == last.y;
+        const L top = std::clamp(at.y, L(0), o->h), bottom = std::clamp(last.y + (o->kh - 1) * o->dh + 1, top, o->h);
+        const L left = row ? std::clamp(at.x, L(0), o->w) : 0;
+        const L right = row ? std::clamp(last.x + (o->kw - 1) * o->dw + 1, left, o->w) : o->w;
+        float *planes = planes_here.of(4 * std::max((bottom - top) * o->w * pitch, L(1)));
+        if (!planes) return false;
+        for (L y = top; y < bottom; y++)
+            for (L x = left; x < right; x++) {
+                const float *in = at.image + (y * o->w + x) * o->c;
+                float *out = planes + ((y - top) * o->w + x) * pitch;
+                for (L k = 0; k < pitch; k++) {
+                    float v = in[o->index[k]];
+                    out[k] = o->relu && v < 0 ? 0 : v;
+                }
+            }
+        const float *image = planes - top * o->w * pitch;
+        for (L done = 0, part; done < count; done += part) {
+            Place here = place_of(o, x, pixel + done);
+            part = std::min(o->ow - here.out_x, count - done);
+            for (L i = 0; i < o->planes; i++) {
+                const bool end = i == o->planes - 1;
+                part_of_row<false>(o, {image + i * mid, here.y, here.x, part, mid, pitch, o->taps + i * o->kh * o->kw * mid,
+                                       i ? nullptr : o->mid_bias, end ? o->mid_low : -__builtin_inff(),
+                                       end ? o->mid_high : __builtin_inff(), tile + (pixel - from + done) * ld, ld});
+            }
+        }
+    }
+    return true;
+}
+
+// Whether there was memory for them.
+bool columns(const Step *o, const float *x, L from, L to, float *tile, L ld) {
     if (o->source == PATCHES)
         patches(o, x, from, to, tile, ld);
+    else if (o->source == GROUPED)
+        return grouped(o, x, from, to, tile, ld);
     else if (o->relu)
         depthwise<true>(o, x, from, to, tile, ld);
     else
         depthwise<false>(o, x, from, to, tile, ld);
+    return true;
 }

@@ -1,11 +1,10 @@
-// Convolutions, or a depthwise one and the dense one behind it, and pools, of fp32 images with channels last.
+// Convolutions, or one of small groups and the dense one behind it, and pools, of fp32 images with channels last.
 //
-// What each output pixel is made of (its columns: its patch of the image, or what the depthwise convolution gives there)
+// What each output pixel is made of (its columns: its patch of the image, or what the grouped convolution gives there)
 // is written for a few dozen pixels at a time, into a tile that stays in the second cache, and multiplied from there
 // with the weights: nothing between the two convolutions goes through memory.
 
 #include <atomic>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -19,25 +18,9 @@ constexpr L MOST = 192;         // pixels of a tile
 constexpr L LEAST = 4 * ROWS;   // pixels below which threads share a tile, each for a part of the channels
 constexpr L TURNS = 8;          // tiles a thread, if they are not too small then
 
-// A thread's own memory for its tiles, kept: pages fresh from the system are cleared first.
-struct Tile {
-    float *data = nullptr;
-    size_t bytes = 0;
+static thread_local Kept tile_here;
 
-    float *of(size_t wanted) {
-        if (wanted > bytes) {
-            std::free(data);
-            data = static_cast<float *>(std::aligned_alloc(64, wanted));
-            bytes = data ? wanted : 0;
-        }
-        return data;
-    }
-    ~Tile() { std::free(data); }
-};
-
-static thread_local Tile tile_here;
-
-// Without weights a depthwise convolution alone, or a pool. Returns whether there was memory for the tiles.
+// Without weights a depthwise or grouped convolution alone, or a pool. Returns whether there was memory for the tiles.
 static bool step(const Step *o) {
     const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
     if (pixels == 0) return true;
@@ -60,12 +43,13 @@ static bool step(const Step *o) {
         else if (o->source == MEAN)
             pool<false>(o, from, to);
         else if (!o->weight)
-            columns(o, o->x, from, to, o->y + from * o->m, o->m);
+            return columns(o, o->x, from, to, o->y + from * o->m, o->m);
         else {
-            if (filled) columns(o, o->x, from, to, tile, ld);
+            if (filled && !columns(o, o->x, from, to, tile, ld)) return false;
             multiply(o, filled ? tile : o->x + from * o->c, filled ? ld : o->c, to - from, begin, end,
                      o->residual ? o->residual + from * o->m : nullptr, o->y + from * o->m);
         }
+        return true;
     };
 
     // Each thread has neighbouring tiles, whose images overlap; who is done before others takes from theirs.
@@ -74,11 +58,12 @@ static bool step(const Step *o) {
     for (L t = 0; next && t < threads; t++) next[t] = tasks * t / threads;
 #pragma omp parallel num_threads(threads)
     {
-        float *tile = filled ? tile_here.of((size_t)(4 * ld * size + 63) / 64 * 64) : nullptr;
+        float *tile = filled ? tile_here.of(4 * ld * size) : nullptr;
         if (filled && !tile) failed = true;
         for (L i = 0; i < threads && !failed; i++) {
             L owner = (omp_get_thread_num() + i) % threads, end = tasks * (owner + 1) / threads;
-            for (L task = next[owner]++; task < end && !failed; task = next[owner]++) run(task, tile);
+            for (L task = next[owner]++; task < end && !failed; task = next[owner]++)
+                if (!run(task, tile)) failed = true;
         }
     }
     return !failed;

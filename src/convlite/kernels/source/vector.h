@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 using L = int64_t;
@@ -40,7 +41,7 @@ INLINE V clamp(V v, float low, float high) {
     return v > most ? most : v;
 }
 
-enum { IMAGE, PATCHES, DEPTHWISE, LARGEST, MEAN };
+enum { IMAGE, PATCHES, DEPTHWISE, GROUPED, LARGEST, MEAN };
 
 // One operation on images (n, h, w, c). Written by step.py: the same fields in the same order.
 struct Step {
@@ -49,9 +50,28 @@ struct Step {
     int64_t kh, kw, sh, sw, ph, pw, dh, dw;    // kernel, stride, padding, dilation
     int64_t columns;                           // a pixel: c, kh·kw·c or terms·c
     int64_t source, relu, terms, threads;      // relu: of what a depthwise convolution reads
+    int64_t mid, planes;                       // a grouped one: channels it gives, and inputs of each
     float mid_low, mid_high, low, high;        // what depthwise and dense outputs are clamped to
-    const float *taps, *mid_bias;              // (terms, kh, kw, c) and (terms·c)
+    const float *taps, *mid_bias;              // (terms, kh, kw, c) and (terms·c); (planes, kh, kw, mid) and (mid)
+    const int32_t *index;                      // (planes, mid)
     const float *weight, *bias;                // (m / WIDE, columns, WIDE) and (m), m rounded up to WIDE; or null
     const float *x, *residual;                 // (n, h, w, c), and null or like y
     float *y;                                  // (n, oh, ow, m)
+};
+
+// A thread's own memory, kept: pages fresh from the system are cleared first.
+struct Kept {
+    float *data = nullptr;
+    size_t bytes = 0;
+
+    float *of(size_t wanted) {  // null where there is no more
+        wanted = (wanted + 63) / 64 * 64;
+        if (wanted > bytes) {
+            std::free(data);
+            data = static_cast<float *>(std::aligned_alloc(64, wanted));
+            bytes = data ? wanted : 0;
+        }
+        return data;
+    }
+    ~Kept() { std::free(data); }
 };
