@@ -7,6 +7,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 using L = int64_t;
 #if defined(__AVX512F__)
 constexpr L LANES = 16;
@@ -39,6 +43,26 @@ INLINE V clamp(V v, float low, float high) {
     V least = V{} + low, most = V{} + high;
     v = v < least ? least : v;
     return v > most ? most : v;
+}
+
+// The numbers of one vector, or of two, in other lanes.
+typedef int32_t Lanes __attribute__((vector_size(4 * LANES)));
+
+INLINE V moved(V v, Lanes from) {
+#if defined(__AVX512F__)
+    return (V)_mm512_permutexvar_ps((__m512i)from, (__m512)v);
+#elif defined(__AVX2__)
+    return (V)_mm256_permutevar8x32_ps((__m256)v, (__m256i)from);
+#else
+    V to;
+    for (L i = 0; i < LANES; i++) to[i] = v[from[i]];
+    return to;
+#endif
+}
+
+INLINE V moved(V one, V two, Lanes from) {
+    V low = moved(one, from & (int32_t)(LANES - 1)), high = moved(two, from & (int32_t)(LANES - 1));
+    return from < (int32_t)LANES ? low : high;
 }
 
 enum { IMAGE, PATCHES, DEPTHWISE, GROUPED, LARGEST, MEAN };
