@@ -47,6 +47,7 @@ ABOVE = {
         "data",
         "train",
         "lighten",
+        "runtime",
         "report",
     },
     "cli": {"*"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,22 @@ from torch import Tensor, nn
 
 from . import data, models
 from .analyse import analyse, examine, modules, summary
-from .analyse.latency import machine, measure_models
+from .analyse.latency import machine, measure
 from .data import Data, Source
 from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
 from .report import costs, tables
+from .report.figures import count
+from .runtime import open_engine, optimise, why_not
+from .runtime.choice import unchanged
 from .train import Score, checkpoint, evaluate, seed_everything, train
 
 NETWORK = "resnet20"
 BUDGET = Budget(macs=0.2, params=0.2)
 DISTIL = 6  # epochs
 BATCHES = (1, 64)  # images at once, whose time is measured
+ENGINE = "convlite"  # beside torch, where there is a compiler for its kernels
 
 
 def demo(
@@ -120,12 +125,20 @@ def _pixels(images: Source) -> Tensor:
 
 
 def _latency(nets: dict[str, nn.Module], digits: Data) -> dict[str, dict[str, Any]]:
-    """Milliseconds of each network for each of BATCHES, in channels_last."""
+    """Milliseconds of each network, as it is in torch and on convlite's own kernels, for each of BATCHES."""
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
-    laid_out = {name: net.to(memory_format=torch.channels_last) for name, net in nets.items()}  # type: ignore[call-overload]
+    example = digits.normalise(_pixels(digits.test[:2]))
+    ways = {"torch": {name: unchanged(net) for name, net in nets.items()}}
+    if why_not(ENGINE) is None:
+        ways["our kernels"] = {name: open_engine(optimise(net, example), ENGINE) for name, net in nets.items()}
     for batch in BATCHES:
-        images = digits.normalise(_pixels(digits.test[:batch]))  # (batch, C, H, W)
-        calls = {name: (net, images) for name, net in laid_out.items()}
-        for name, timing in measure_models(calls, rounds=40, seconds=6).items():
-            found[name][str(batch)] = timing.to_dict()
+        images = digits.normalise(_pixels(digits.test[:batch])).numpy()  # (batch, C, H, W)
+        calls = {
+            f"{count(batch, 'image')}, {way}/{name}": partial(session, images)
+            for way, sessions in ways.items()
+            for name, session in sessions.items()
+        }
+        for key, timing in measure(calls, rounds=40, seconds=8).items():
+            what, name = key.split("/")
+            found[name][what] = timing.to_dict()
     return found

@@ -112,7 +112,7 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
 
     Arguments:
         sides: name → {"params", "macs", "accuracy", "correct", "count"}, of networks that label pixels "miou" in
-            the place of the last two, and where measured "milliseconds": {images at once: a timing}.
+            the place of the last two, and where measured "milliseconds": {of what: a timing}.
     """
     first = next(iter(sides.values()))
     table = plain_table("", *(f">{name}" for name in sides))
@@ -127,13 +127,13 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     table.add_row("accuracy", *(percent(one["accuracy"], 2) for one in sides.values()))
     if "correct" in first:
         table.add_row("answered right", *(f"{one['correct']:,} of {one['count']:,}" for one in sides.values()))
-    for batch, base in first.get("milliseconds", {}).items():
+    for what, base in first.get("milliseconds", {}).items():
         cells = []
         for one in sides.values():
-            ms = one["milliseconds"][batch]
+            ms = one["milliseconds"][what]
             faster = "" if one is first else f" ({times(base['median'] / ms['median'])} as fast)"
             cells.append(spread(ms["median"], ms["q1"], ms["q3"]) + faster)
-        table.add_row(f"ms for {count(int(batch), 'image')}", *cells)
+        table.add_row(f"ms for {what}", *cells)
     return table
 
 
