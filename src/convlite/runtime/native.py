@@ -159,7 +159,7 @@ def _with_sum(node: Any, part: Part) -> tuple[Part, Any, Any]:
     last, added = node, None
     if _is(user, _ATEN.add.Tensor) and user.kwargs.get("alpha", 1) == 1:
         others = [each for each in user.args if isinstance(each, Node) and each is not node]
-        if len(others) == 1 and _shape(others[0]) == _shape(node):
+        if len(others) == 1 and _shape(others[0]) == _shape(node) != ():
             last, added = user, others[0]
     part, tail = _bounded(last, part)
     return part, tail, added
@@ -200,6 +200,7 @@ def _constant(net: GraphModule, node: Any) -> Any:
     return operator.attrgetter(node.target)(net) if node.op == "get_attr" else None
 
 
-def _shape(node: Any) -> list[str]:
-    """With sizes that are not known yet by name."""
-    return [str(size) for size in node.meta["val"].shape] if "val" in node.meta else [node.name]
+def _shape(node: Any) -> tuple[int, ...]:
+    """As it was when the network was traced: a sum of others would be refused, not broadcast."""
+    sizes = node.meta["val"].shape if "val" in node.meta else ()
+    return tuple(size if isinstance(size, int) else size.node.hint for size in sizes)
