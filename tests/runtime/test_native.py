@@ -8,7 +8,7 @@ from torch import nn
 from convlite import kernels
 from convlite.errors import InputError
 from convlite.kernels import FusedConv2d
-from convlite.kinds import Separable
+from convlite.kinds import Asymmetric, Bottleneck, Grouped, LowRank, Separable, Shuffled
 from convlite.models import create
 from convlite.runtime import export, open_engine, optimise
 from convlite.runtime.native import native
@@ -48,6 +48,49 @@ def test_separable_sums_are_one_layer_each(terms):
     x = torch.randn(2, 3, 24, 28)
     with torch.no_grad():
         assert difference(net(x), graph(x)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Separable("pointwise_first"), Separable("pointwise_first", multiplier=3), LowRank(16, slices=8), Grouped(8),
+        Asymmetric(5), Bottleneck(6, 7), Shuffled(8),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_convolution_of_a_light_network_is_the_kernels(kind):
+    torch.manual_seed(0)
+    net = peers.randomise_(create("resnet20", conv=kind)).eval()
+    graph, _, others = fused_of(net)
+    left = [each for each in others if any(name in each for name in ("conv", "linear", "split", "relu"))]
+    assert left == []
+    with torch.no_grad():
+        for x in (torch.randn(2, 3, 24, 28), torch.randn(1, 3, 36, 20)):
+            assert difference(net(x), graph(x)) < 1e-5
+
+
+@pytest.mark.parametrize("which", ["before", "depthwise", "term", "sum"])
+def test_a_sum_of_depthwise_convolutions_stays_where_a_part_of_it_is_read_elsewhere(which):
+    class Seen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.point, self.last = nn.Conv2d(5, 12, 1), nn.Conv2d(6, 4, 1)
+            self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False)
+
+        def forward(self, x):
+            before = self.point(x)
+            spread = self.depthwise(before)
+            one, other = spread.chunk(2, 1)
+            parts = {"before": before, "depthwise": spread, "term": one, "sum": one + other}
+            return self.last(one + other) + parts[which].mean((1, 2, 3), keepdim=True)
+
+    torch.manual_seed(0)
+    net, x = Seen().eval(), torch.randn(2, 5, 9, 9)
+    with torch.no_grad():
+        graph = native(traced(net, x))
+        assert difference(net(x), graph(x)) < 1e-5
+    groups = {each.grouped.groups for each in graph.modules() if isinstance(each, FusedConv2d) and each.grouped}
+    assert groups == {12} if which != "sum" else groups
 
 
 class Awkward(nn.Module):

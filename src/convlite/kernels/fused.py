@@ -77,12 +77,11 @@ class FusedConv2d(nn.Module):
                 f"{tuple(x.shape)}."
             )
         n, c, h, w = x.shape
-        step = self.step((n, c, h, w))  # its own, as several threads may be in here
+        step = self.step((n, c, h, w), residual is not None)  # its own, as several threads may be in here
         if min(step.oh, step.ow) < 1:
             raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
-        if residual is not None and (residual.shape != step.output or self.dense is None):
-            given = tuple(residual.shape)
-            raise InputError(f"Expected a residual of {step.output} for a dense part, given {given}.")
+        if residual is not None and residual.shape != step.output:
+            raise InputError(f"Expected a residual of {step.output}, given {tuple(residual.shape)}.")
         x = x.contiguous(memory_format=torch.channels_last)
         y = self._pool.empty(step.output)
         added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
@@ -90,10 +89,13 @@ class FusedConv2d(nn.Module):
         run([step])
         return y
 
-    def step(self, images: Shape) -> Step:
-        """What it does to images (N, C, H, W), without the places of inputs and output."""
+    def step(self, images: Shape, added: bool = False) -> Step:
+        """What it does to images (N, C, H, W), with a residual added or without; not where they stand."""
         step = self._step.on(images)
         step.threads = torch.get_num_threads()
+        if added and self.dense is None:  # the bounds are those of the sum
+            step.low, step.high = step.mid_low, step.mid_high
+            step.mid_low, step.mid_high = -math.inf, math.inf
         return step
 
     def plain(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -101,7 +103,7 @@ class FusedConv2d(nn.Module):
         x = x.relu() if self.relu else x
         if self.dense is None:
             assert self.grouped is not None
-            return self.grouped(x)
+            return self.grouped(x, residual)
         return self.dense(x if self.grouped is None else self.grouped(x), residual)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ..kernels import FusedConv2d, Part, Pool, why_not_fused
+from .forms import as_convolutions_, calls, constant, only_user
 from .trace import quiet
 
 _ATEN = torch.ops.aten
@@ -20,20 +20,18 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     """The network of a traced one, with each convolution and what stands around it in a `FusedConv2d`.
 
     A grouped convolution and the 1×1 behind it become one; so do the addition and the ReLU, ReLU6 or bounds that
-    alone read a convolution, and a ReLU that a grouped convolution alone reads. A linear layer of an image's
-    numbers is a convolution as large as the image.
+    alone read a convolution, and a ReLU that a grouped convolution alone reads.
     """
     with quiet():
         net = program.run_decompositions({}).module()  # nothing is changed in place there
     assert isinstance(net, GraphModule)
     pool = Pool()
-    for node in list(net.graph.nodes):
-        _convolve(net, node)
+    as_convolutions_(net)
     for node in list(net.graph.nodes):
         part = _part(net, node)
         if part is not None and not _waits(net, node, part):
             _fuse(net, node, part, pool)
-        if _is(node, _ATEN.view.default):  # the memory behind it may be in another order now
+        if calls(node, _ATEN.view.default):  # the memory behind it may be in another order now
             node.target = _ATEN.reshape.default
     net.graph.eliminate_dead_code()
     net.delete_all_unused_submodules()
@@ -41,44 +39,13 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     return net
 
 
-def _convolve(net: GraphModule, node: Any) -> None:
-    """Put a convolution where a linear layer, and a ReLU behind it, is of all numbers of images of known size."""
-    if not _is(node, _ATEN.linear.default) or len(node.args[0].meta["val"].shape) != 2:
-        return
-    x, weight = node.args[:2]
-    while _is(x, _ATEN.reshape.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default):
-        x = x.args[0]
-    images, (m, numbers) = x.meta["val"], weight.meta["val"].shape
-    if images.dim() == 2:
-        images = images[:, :, None, None]
-    if images.dim() != 4 or not all(isinstance(size, int) for size in images.shape[1:]):
-        return
-    constant = all(each is None or each.op == "get_attr" for each in node.args[1:])
-    if images.shape[1:].numel() != numbers or not constant:
-        return
-    relu = _only_user(node)
-    tail = relu if _is(relu, _ATEN.relu.default) else node
-    with net.graph.inserting_before(node), images.fake_mode:
-
-        def put(target: Any, *args: Any) -> Any:
-            new = net.graph.call_function(target, args)
-            new.meta["val"] = target(*(each.meta["val"] if isinstance(each, Node) else each for each in args))
-            return new
-
-        kernel = put(_ATEN.reshape.default, weight, [m, *images.shape[1:]])
-        x = x if x.meta["val"].dim() == 4 else put(_ATEN.reshape.default, x, [-1, numbers, 1, 1])
-        y = put(_ATEN.conv2d.default, x, kernel, *node.args[2:])
-        y = y if tail is node else put(_ATEN.relu.default, y)
-        tail.replace_all_uses_with(put(_ATEN.reshape.default, y, [-1, m]))
-
-
 def _part(net: GraphModule, node: Any) -> Part | None:
     """The convolution of a node, where its images are in fp32 and its weights are constants."""
-    if not _is(node, _ATEN.conv2d.default):
+    if not calls(node, _ATEN.conv2d.default):
         return None
     given: list[Any] = [*node.args, *(None, (1, 1), (0, 0), (1, 1), 1)[len(node.args) - 2 :]]
     x, weight, bias, *rest = given
-    tensors = [_constant(net, each) for each in (weight, bias) if each is not None]
+    tensors: list[Any] = [constant(net, each) for each in (weight, bias) if each is not None]
     if any(each is None for each in tensors) or x.meta["val"].dtype != torch.float32:
         return None
     if x.meta["val"].dim() != 4 or any(tensor.dtype != torch.float32 for tensor in tensors):
@@ -90,7 +57,7 @@ def _part(net: GraphModule, node: Any) -> Part | None:
 def _waits(net: GraphModule, node: Any, part: Part) -> bool:
     """Whether a later node, the 1×1 that alone reads this grouped convolution, will take it in."""
     grouped, tail = _bounded(node, part)
-    reader = _only_user(tail)
+    reader = only_user(tail)
     dense = _part(net, reader)
     return (
         part.groups > 1 and dense is not None and reader.args[0] is tail and why_not_fused(dense, grouped) is None
@@ -107,7 +74,7 @@ def _fuse(net: GraphModule, node: Any, part: Part, pool: Pool) -> None:
             source, grouped = before
         dense, tail, residual = _with_sum(node, part)
     else:
-        grouped, tail = _bounded(node, part)
+        grouped, tail, residual = _with_sum(node, part)
     if grouped is not None and dense is not None and (terms := _terms(source, grouped)) is not None:
         source, r = terms  # convlite.nn.DepthwiseConv2d repeats its input: channel t·C + c is term t of channel c
         grouped = replace(
@@ -115,7 +82,7 @@ def _fuse(net: GraphModule, node: Any, part: Part, pool: Pool) -> None:
             bias=None if grouped.bias is None else _by_channel(grouped.bias, r),
         )  # fmt: skip
         dense = replace(dense, weight=_by_channel(dense.weight.transpose(0, 1), r).transpose(0, 1))
-    if grouped is not None and _is(source, _ATEN.relu.default) and _only_user(source) is not None:
+    if grouped is not None and calls(source, _ATEN.relu.default) and only_user(source) is not None:
         source, relu = source.args[0], True
     if why_not_fused(dense, grouped, relu) is not None:
         return
@@ -143,7 +110,7 @@ def _terms(node: Any, part: Part) -> tuple[Any, int] | None:
     """What is repeated along the channels, and how often, where a depthwise part reads that."""
     if tuple(part.weight.shape[:2]) != (part.groups, 1):
         return None
-    if not _is(node, _ATEN.cat.default) or (*node.args[1:], 0)[0] not in (1, -3) or len(set(node.args[0])) > 1:
+    if not calls(node, _ATEN.cat.default) or (*node.args[1:], 0)[0] not in (1, -3) or len(set(node.args[0])) > 1:
         return None
     return node.args[0][0], len(node.args[0])
 
@@ -155,9 +122,9 @@ def _by_channel(tensor: torch.Tensor, r: int) -> torch.Tensor:
 
 def _with_sum(node: Any, part: Part) -> tuple[Part, Any, Any]:
     """A convolution with its bounds, the last of its nodes, and what is added before the bounds."""
-    user = _only_user(node)
+    user = only_user(node)
     last, added = node, None
-    if _is(user, _ATEN.add.Tensor) and user.kwargs.get("alpha", 1) == 1:
+    if calls(user, _ATEN.add.Tensor) and user.kwargs.get("alpha", 1) == 1:
         others = [each for each in user.args if isinstance(each, Node) and each is not node]
         if len(others) == 1 and _shape(others[0]) == _shape(node) != ():
             last, added = user, others[0]
@@ -167,37 +134,21 @@ def _with_sum(node: Any, part: Part) -> tuple[Part, Any, Any]:
 
 def _bounded(node: Any, part: Part) -> tuple[Part, Any]:
     """A part with the bounds of the operation that alone reads its node, and the node of that."""
-    user = _only_user(node)
+    user = only_user(node)
     bounds = _bounds(user)
     return (part, node) if bounds is None else (replace(part, low=bounds[0], high=bounds[1]), user)
 
 
 def _bounds(node: Any) -> tuple[float, float] | None:
     """What an operation bounds its input to, if that is what it does."""
-    if _is(node, _ATEN.relu.default):
+    if calls(node, _ATEN.relu.default):
         return 0.0, math.inf
-    if _is(node, _ATEN.relu6.default):
+    if calls(node, _ATEN.relu6.default):
         return 0.0, 6.0
-    if _is(node, _ATEN.hardtanh.default):
+    if calls(node, _ATEN.hardtanh.default):
         given: list[Any] = [*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :]]
         return float(given[0]), float(given[1])
     return None
-
-
-def _only_user(node: Any) -> Any:
-    users = list(node.users)
-    return users[0] if len(users) == 1 else None
-
-
-def _is(node: Any, *targets: Any) -> bool:
-    return isinstance(node, Node) and any(node.target is target for target in targets)
-
-
-def _constant(net: GraphModule, node: Any) -> Any:
-    """A tensor of the network's own, as it is or in another shape; None where a node is something else."""
-    if _is(node, _ATEN.reshape.default) and (inner := _constant(net, node.args[0])) is not None:
-        return inner.reshape(node.args[1])
-    return operator.attrgetter(node.target)(net) if node.op == "get_attr" else None
 
 
 def _shape(node: Any) -> tuple[int, ...]:

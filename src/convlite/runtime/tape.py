@@ -229,7 +229,8 @@ def _native(net: GraphModule, node: Any, values: dict[Node, Any]) -> tuple[Step,
         module = net.get_submodule(str(node.target))
         if not isinstance(module, FusedConv2d):
             return None
-        return module.step(tuple(values[node.args[0]].shape)), dict(zip(("x", "residual"), node.args))
+        images = tuple(values[node.args[0]].shape)
+        return module.step(images, len(node.args) > 1), dict(zip(("x", "residual"), node.args))
     made = _pool(node, values) if node.op == "call_function" else None
     return None if made is None else (made, {"x": node.args[0]})
 

@@ -20,6 +20,16 @@ constexpr L TURNS = 8;          // tiles a thread, if they are not too small the
 
 static thread_local Kept tile_here;
 
+// y, from one of its numbers to another, becomes clamp(y + residual).
+static void add(const Step *o, L from, L to) {
+    for (; from + LANES <= to; from += LANES)
+        store(o->y + from, clamp(load(o->y + from) + load(o->residual + from), o->low, o->high));
+    for (; from < to; from++) {
+        float sum = o->y[from] + o->residual[from];
+        o->y[from] = sum < o->low ? o->low : sum > o->high ? o->high : sum;
+    }
+}
+
 // Without weights a depthwise or grouped convolution alone, or a pool. Returns whether there was memory for the tiles.
 static bool step(const Step *o) {
     const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
@@ -42,9 +52,10 @@ static bool step(const Step *o) {
             pool<true>(o, from, to);
         else if (o->source == MEAN)
             pool<false>(o, from, to);
-        else if (!o->weight)
-            return columns(o, o->x, from, to, o->y + from * o->m, o->m);
-        else {
+        else if (!o->weight) {
+            if (!columns(o, o->x, from, to, o->y + from * o->m, o->m)) return false;
+            if (o->residual) add(o, from * o->m, to * o->m);
+        } else {
             if (filled && !columns(o, o->x, from, to, tile, ld)) return false;
             multiply(o, filled ? tile : o->x + from * o->c, filled ? ld : o->c, to - from, begin, end,
                      o->residual ? o->residual + from * o->m : nullptr, o->y + from * o->m);
