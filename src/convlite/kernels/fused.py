@@ -130,7 +130,7 @@ def why_not_fused(dense: Part | None, grouped: Part | None = None, relu: bool = 
 
 
 _TYPES = {torch.float32: np.float32, torch.int32: np.int32}
-GROUP = 8  # channels that a group reads: torch's own kernels are the faster for large ones
+GROUP = 4  # channels that a group reads at most: torch's own kernels are the faster for more
 TAPS = 1024  # of a grouped kernel, as in columns.h
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from ..kernels import GROUP
+
 _ATEN = torch.ops.aten
 _VIEWS = _ATEN.reshape.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default
 
@@ -109,7 +111,12 @@ def _from_sum(net: GraphModule, node: Any) -> None:
         both: Any = None if tail is None else only_user(tail)
         plain = calls(both, _ATEN.add.Tensor) and set(both.args) == {tail, term} and not both.kwargs
         tail = both if plain and only_user(term) is both else None
-    if tail is None or len(terms) < 2 or not calls(conv, _ATEN.conv2d.default) or only_user(conv) is not node:
+    if (
+        tail is None
+        or not 2 <= len(terms) <= GROUP
+        or not calls(conv, _ATEN.conv2d.default)
+        or only_user(conv) is not node
+    ):
         return
     before, r = conv.args[0], len(terms)
     single, stride, padding, dilation, groups = _conv(net, conv)
