@@ -53,8 +53,8 @@ def test_separable_sums_are_one_layer_each(terms):
 @pytest.mark.parametrize(
     "kind",
     [
-        Separable("pointwise_first"), Separable("pointwise_first", multiplier=3), LowRank(16, slices=16), Grouped(16),
-        Asymmetric(5), Bottleneck(6, 7), Shuffled(16),
+        Separable("pointwise_first"), Separable("pointwise_first", multiplier=3), LowRank(16, slices=16),
+        Grouped(16), Asymmetric(5), Bottleneck(6, 7), Shuffled(16),
     ],
     ids=str,
 )  # fmt: skip

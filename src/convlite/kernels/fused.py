@@ -118,7 +118,7 @@ def why_not_fused(dense: Part | None, grouped: Part | None = None, relu: bool = 
             return "there is no grouped convolution" + (" that the ReLU could be for" if relu else ", and no other")
         return None if dense.groups == 1 else f"the dense convolution has {dense.groups} groups"
     _, each, *kernel = grouped.weight.shape
-    if each > GROUP or math.prod(kernel) > TAPS:
+    if each > GROUP or each * math.prod(kernel) > TAPS:
         return f"the grouped convolution has {grouped.groups} groups and kernels of {(each, *kernel)}"
     if dense is None:
         return None
@@ -131,7 +131,7 @@ def why_not_fused(dense: Part | None, grouped: Part | None = None, relu: bool = 
 
 _TYPES = {torch.float32: np.float32, torch.int32: np.int32}
 GROUP = 4  # channels that a group reads at most: torch's own kernels are the faster for more
-TAPS = 1024  # of a grouped kernel, as in columns.h
+TAPS = 1024  # of an output, as in columns.h
 
 
 def _prepared(dense: Part | None, grouped: Part | None, relu: bool) -> tuple[Step, list[np.ndarray]]:

@@ -1,10 +1,10 @@
-// What each output pixel is made of: its patch of the image, or what a depthwise convolution gives there.
+// What each output pixel is made of: its patch of the image, or what a convolution of small groups gives there.
 
 #pragma once
 
 #include "vector.h"
 
-constexpr L TAPS = 1024;  // of a depthwise kernel, at most
+constexpr L TAPS = 1024;  // of an output of small groups, at most
 
 static thread_local Kept planes_here, picked_here;
 
