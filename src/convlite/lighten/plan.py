@@ -25,7 +25,7 @@ class Budget:
         params: share of its parameters, likewise.
         size_mb: megabytes (10⁶ bytes) that the parameters take, in their own type.
         latency_ms: milliseconds for one batch, measured here on `engine`.
-        engine: torch, torch-channels-last, onnxruntime or openvino; for `latency_ms` alone, as what follows.
+        engine: of `convlite.runtime.ENGINES`, as onnxruntime or convlite; for `latency_ms` alone, as what follows.
         batch: images at once.
         threads: of the processor; as many as there are cores unless given.
 
