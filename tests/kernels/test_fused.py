@@ -104,6 +104,8 @@ def test_nothing_else_than_float32_images_is_taken():
     for bad in (torch.randn(1, 4, 5, 5), torch.randn(3, 5, 5), torch.randn(1, 3, 5, 5).double()):
         with pytest.raises(InputError, match=r"Expected float32 images \(N, 3, H, W\)"):
             fused(bad)
+    with pytest.raises(InputError, match="given some on meta"):
+        fused(torch.empty(1, 3, 5, 5, device="meta"))
     with pytest.raises(InputError, match="2x5 are smaller"):
         fused(torch.randn(1, 3, 2, 5))
     with pytest.raises(InputError, match="Expected a residual of"):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .build import library
 from .memory import Pool
-from .step import DEPTHWISE, GROUPED, IMAGE, PATCHES, Pair, Shape, Step, plain, run
+from .step import DEPTHWISE, GROUPED, IMAGE, PATCHES, Pair, Step, plain, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +71,9 @@ class FusedConv2d(nn.Module):
         self._step, self._kept = _prepared(dense, grouped, relu)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
-        if x.dim() != 4 or x.shape[1] != self._step.c or x.dtype != torch.float32 or x.device.type != "cpu":
-            raise InputError(
-                f"Expected float32 images (N, {self._step.c}, H, W) on the processor, given {x.dtype} "
-                f"{tuple(x.shape)}."
-            )
-        n, c, h, w = x.shape
-        step = self.step((n, c, h, w), residual is not None)  # its own, as several threads may be in here
-        if min(step.oh, step.ow) < 1:
-            raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
-        if residual is not None and residual.shape != step.output:
-            raise InputError(f"Expected a residual of {step.output}, given {tuple(residual.shape)}.")
+        step = self.step(x, residual)  # its own, as several threads may be in here
+        if any(each is not None and each.device.type != "cpu" for each in (x, residual)):
+            raise InputError(f"Expected images on the processor, given some on {x.device}: move them with .cpu().")
         x = x.contiguous(memory_format=torch.channels_last)
         y = self._pool.empty(step.output)
         added = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
@@ -89,11 +81,25 @@ class FusedConv2d(nn.Module):
         run([step])
         return y
 
-    def step(self, images: Shape, added: bool = False) -> Step:
-        """What it does to images (N, C, H, W), with a residual added or without; not where they stand."""
-        step = self._step.on(images)
+    def step(self, x: Tensor, residual: Tensor | None = None) -> Step:
+        """What it does to such images, but for where they and the output stand.
+
+        Raises:
+            InputError: what it can't take.
+        """
+        if x.dim() != 4 or x.shape[1] != self._step.c or x.dtype != torch.float32:
+            raise InputError(
+                f"Expected float32 images (N, {self._step.c}, H, W) on the processor, given {x.dtype} "
+                f"{tuple(x.shape)} on {x.device}."
+            )
+        n, c, h, w = x.shape
+        step = self._step.on((n, c, h, w))
+        if min(step.oh, step.ow) < 1:
+            raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
+        if residual is not None and residual.shape != step.output:
+            raise InputError(f"Expected a residual of {step.output}, given {tuple(residual.shape)}.")
         step.threads = torch.get_num_threads()
-        if added and self.dense is None:  # the bounds are those of the sum
+        if residual is not None and self.dense is None:  # the bounds are those of the sum
             step.low, step.high = step.mid_low, step.mid_high
             step.mid_low, step.mid_high = -math.inf, math.inf
         return step

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
 
 from ..kernels import FusedConv2d, Step, pool, run
 
@@ -34,7 +35,7 @@ class Tapes:
         if not self._plays or x.dim() != 4 or x.dtype != torch.float32 or not x.numel():
             return self._net(x)
         key = (*x.shape, torch.get_num_threads())
-        idle = self._idle.pop(key, [])
+        idle = self._idle.setdefault(key, [])
         try:
             tape = idle.pop()
         except IndexError:
@@ -43,7 +44,7 @@ class Tapes:
             return tape(x)
         finally:
             idle.append(tape)
-            self._idle[key] = idle  # the last used stands last
+            self._idle[key] = self._idle.pop(key, idle)  # the last used stands last
             for old in list(self._idle)[:-SHAPES]:
                 self._idle.pop(old, None)
 
@@ -181,15 +182,26 @@ class _Kernels:
 
 
 class _Recorder(Interpreter):
-    """What each node of a graph gives."""
+    """What each node of a graph gives: constants, and of other tensors the shapes, for which no kernel need run."""
 
     def __init__(self, net: GraphModule) -> None:
-        super().__init__(net, garbage_collect_values=False)
+        super().__init__(net)
         self.values: dict[Node, Any] = {}
 
     def run_node(self, n: Node) -> Any:
-        self.values[n] = super().run_node(n)
-        return self.values[n]
+        value = super().run_node(n)
+        self.values[n] = value if n.op == "get_attr" else tree_map(_shape_of, value)
+        return value
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if not isinstance(module, FusedConv2d):
+            return super().call_module(target, args, kwargs)
+        return args[0].new_empty(module.step(*args).output).contiguous(memory_format=torch.channels_last)
+
+
+def _shape_of(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
 
 
 def _has_one_of_each(net: GraphModule) -> bool:
@@ -229,8 +241,7 @@ def _native(net: GraphModule, node: Any, values: dict[Node, Any]) -> tuple[Step,
         module = net.get_submodule(str(node.target))
         if not isinstance(module, FusedConv2d):
             return None
-        images = tuple(values[node.args[0]].shape)
-        return module.step(images, len(node.args) > 1), dict(zip(("x", "residual"), node.args))
+        return module.step(*(values[each] for each in node.args)), dict(zip(("x", "residual"), node.args))
     made = _pool(node, values) if node.op == "call_function" else None
     return None if made is None else (made, {"x": node.args[0]})
 
