@@ -13,7 +13,7 @@ from convlite.errors import InputError, RunError
 from convlite.nn import SeparableConv2d
 from convlite.runtime import export, open_engine, read_exported
 from convlite.runtime.optimise import difference
-from convlite.runtime.quantise import Calibration, quantise
+from convlite.runtime.quantise import Calibration, compared, quantise
 
 SHAPE = (3, 16, 16)
 
@@ -141,3 +141,11 @@ def test_the_quarter_that_is_held_out(images):
     assert len(given.fitted) == 60 and len(given.tested) == 20
     both = np.concatenate([given.fitted.numpy(), given.tested])
     assert {x.tobytes() for x in both} == {x.tobytes() for x in images.numpy()}
+
+
+def test_pixels_of_no_class_count_nowhere():
+    scores = np.random.default_rng(0).standard_normal((2, 3, 4, 5), dtype=np.float32)
+    answer = torch.from_numpy(scores.argmax(1))
+    labels = answer.short().masked_fill(torch.arange(5) < 2, -1)
+    labels[0, 0, 4] = (answer[0, 0, 4] + 1) % 3  # one of 24 that count is another
+    assert compared(scores, scores, labels).accuracy == pytest.approx((23 / 24, 23 / 24))

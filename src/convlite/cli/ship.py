@@ -172,10 +172,13 @@ def calibration(data: str, size: Size | None, about: Any, max_drop: float) -> Ca
             raise InputError(
                 f"{data} has no pictures to fit int8 to and to measure it on: give data that has both."
             )
-        parts.append((torch.cat([loaded.normalise(part.pixels) for part in taken]), [p.labels for p in taken]))
+        labels = torch.cat([part.labels for part in taken])
+        if loaded.ignore is not None:
+            labels = labels.short().masked_fill_(labels == loaded.ignore, -1)
+        parts.append((torch.cat([loaded.normalise(part.pixels) for part in taken]), labels))
     (fitted, _), (tested, labels) = parts
     same = tuple(about.get("classes", ())) == loaded.classes  # or else labels mean something else
-    return Calibration(fitted, tested, torch.cat(labels) if same else None, max_drop)
+    return Calibration(fitted, tested, labels if same else None, max_drop)
 
 
 def _network(

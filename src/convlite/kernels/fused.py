@@ -96,8 +96,9 @@ class FusedConv2d(nn.Module):
         step = self._step.on((n, c, h, w))
         if min(step.oh, step.ow) < 1:
             raise InputError(f"Images of {step.h}x{step.w} are smaller than the kernel reaches.")
-        if residual is not None and residual.shape != step.output:
-            raise InputError(f"Expected a residual of {step.output}, given {tuple(residual.shape)}.")
+        if residual is not None and (residual.shape != step.output or residual.dtype != x.dtype):
+            given = f"{residual.dtype} {tuple(residual.shape)}"
+            raise InputError(f"Expected a residual of {x.dtype} {step.output}, given {given}.")
         step.threads = torch.get_num_threads()
         if residual is not None and self.dense is None:  # the bounds are those of the sum
             step.low, step.high = step.mid_low, step.mid_high

@@ -38,7 +38,8 @@ class Calibration:
     Arguments:
         images: float32 (N, C, H, W), as the network takes them; a few hundred.
         held_out: others, to measure on; a quarter of `images` where left out.
-        labels: of `held_out`, (N,) or (N, H, W), so that accuracy counts; where left out, agreement with fp32 does.
+        labels: of `held_out`, (N,) or (N, H, W), below 0 where a pixel is no class, so that accuracy counts; where
+            left out, agreement with fp32 does.
         max_drop: how much of the accuracy, or of the agreement, may be lost.
 
     Raises:
@@ -138,7 +139,8 @@ def compared(expected: np.ndarray, found: np.ndarray, labels: Tensor | None, kep
     accuracy = None
     if labels is not None:
         true = labels.numpy()
-        accuracy = float((before == true).mean()), float((after == true).mean())
+        known = true >= 0
+        accuracy = float((before == true)[known].mean()), float((after == true)[known].mean())
     return Quantised(tuple(kept), len(found), float((before == after).mean()), accuracy)
 
 
