@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,19 @@ from torch import Tensor, nn
 
 from . import data, models
 from .analyse import analyse, examine, modules, summary
-from .analyse.latency import machine, measure
+from .analyse.latency import machine
 from .data import Data, Source
 from .files import check_writable, write_json, write_text
 from .lighten import Budget, lighten
 from .models.saved import save
 from .report import costs, tables
-from .report.figures import count
-from .runtime import open_engine, optimise, why_not
-from .runtime.choice import unchanged
+from .runtime.sides import times
 from .train import Score, checkpoint, evaluate, seed_everything, train
 
 NETWORK = "resnet20"
 BUDGET = Budget(macs=0.2, params=0.2)
 DISTIL = 6  # epochs
 BATCHES = (1, 64)  # images at once, whose time is measured
-ENGINE = "convlite"  # beside torch, where there is a compiler for its kernels
 
 
 def demo(
@@ -90,8 +86,8 @@ def demo(
 
     show("\n4. Side by side")
     sides = {"dense": _side(net, digits, dense), "light": _side(light.model, digits, score)}
-    for name, times in _latency({"dense": net, "light": light.model}, digits).items():
-        sides[name]["milliseconds"] = times
+    for name, measured in times({"dense": net, "light": light.model}, digits.shape, BATCHES, seconds=8).items():
+        sides[name]["milliseconds"] = measured
     show(tables.side_by_side(sides))
     here = machine()
     show(f"ms: median ± half the middle 50%, measured in turn, on {here.processor}, {here.threads} threads.")
@@ -122,23 +118,3 @@ def _side(net: nn.Module, digits: Data, score: Score) -> dict[str, Any]:
 def _pixels(images: Source) -> Tensor:
     """All of them, (N, C, H, W)."""
     return next(images.parts([torch.arange(len(images))])).pixels
-
-
-def _latency(nets: dict[str, nn.Module], digits: Data) -> dict[str, dict[str, Any]]:
-    """Milliseconds of each network, as it is in torch and on convlite's own kernels, for each of BATCHES."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in nets}
-    example = digits.normalise(_pixels(digits.test[:2]))
-    ways = {"torch": {name: unchanged(net) for name, net in nets.items()}}
-    if why_not(ENGINE) is None:
-        ways["our kernels"] = {name: open_engine(optimise(net, example), ENGINE) for name, net in nets.items()}
-    for batch in BATCHES:
-        images = digits.normalise(_pixels(digits.test[:batch])).numpy()  # (batch, C, H, W)
-        calls = {
-            f"{count(batch, 'image')}, {way}/{name}": partial(session, images)
-            for way, sessions in ways.items()
-            for name, session in sessions.items()
-        }
-        for key, timing in measure(calls, rounds=40, seconds=8).items():
-            what, name = key.split("/")
-            found[name][what] = timing.to_dict()
-    return found

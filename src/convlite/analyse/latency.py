@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,14 @@ def using(threads: int | None) -> Iterator[None]:
 
 
 def measure(
-    functions: Mapping[str, Callable[[], object]],
+    functions: Mapping[Key, Callable[[], object]],
     *,
     rounds: int = 20,
     warmup: int = 3,
     seconds: float | None = None,
     minimum: int = 5,
     device: torch.device | str = "cpu",
-) -> dict[str, Timing]:
+) -> dict[Key, Timing]:
     """Time each function once a round, so that all meet the same state of the machine.
 
     Each round begins with another function, so that none always runs after the same one.
@@ -131,7 +133,7 @@ def measure(
     for _ in range(warmup):
         for name in names:
             timed(functions[name])
-    runs: dict[str, list[float]] = {name: [] for name in names}
+    runs: dict[Key, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
     for done in range(rounds):
         if seconds is not None and done >= minimum and time.perf_counter() - start > seconds:

@@ -18,6 +18,7 @@ from ..lighten import Budget, build, study
 from ..lighten import lighten as make_light
 from ..models.saved import save
 from ..report import pictures, tables
+from ..runtime.sides import times
 from ..train import Recipe, Score, SegmentScore, augmentation, task_of
 from ..train.seeds import derive
 from .model import about_of, find
@@ -130,6 +131,9 @@ def lighten(
     )
     score = _measured(light.model, loaded)
     sides = {"dense": side(net, loaded, dense), "light": side(light.model, loaded, score)}
+    if next(net.parameters()).device.type == "cpu":
+        for name, measured in times({"dense": net, "light": light.model}, loaded.shape).items():
+            sides[name]["milliseconds"] = measured
     about = {
         "classes": list(loaded.classes), "preprocess": loaded.preprocess.to_dict(), "metrics": score.to_dict(),
         **({} if loaded.ignore is None else {"ignore": loaded.ignore}),
