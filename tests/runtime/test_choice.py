@@ -88,7 +88,8 @@ def test_what_answers_otherwise_or_fails_is_not_taken(net, monkeypatch):
     monkeypatch.setattr(module, "WORTH", 0)
     monkeypatch.setattr(module, "open_engine", odd)
     said = []
-    assert module.choose(net, SHAPE, count=1000, threads=1, tell=said.append).name == "torch-channels-last"
+    chosen = module.choose(net, SHAPE, count=1000, threads=1, tell=said.append).name
+    assert chosen in ("torch-channels-last", "convlite")
     assert any("onnxruntime answers differently" in text for text in said)
     assert any("openvino can't run this network: it can't express" in text for text in said)
 

@@ -14,31 +14,32 @@ struct Place {
     L out_x;
 };
 
-INLINE Place place_of(const Step *o, const float *x, L pixel) {
+INLINE Place place_of(const Step *o, L pixel) {
     L in_image = pixel % (o->oh * o->ow), out_x = in_image % o->ow;
     return {
-        x + pixel / (o->oh * o->ow) * o->h * o->w * o->c,
+        o->x + pixel / (o->oh * o->ow) * o->h * o->w * o->c,
         in_image / o->ow * o->sh - o->ph,
         out_x * o->sw - o->pw,
         out_x,
     };
 }
 
-// The taps of a row of the kernel that fall into the image stand side by side there, unless it is dilated.
-void patches(const Step *o, const float *x, L from, L to, float *tile, L ld) {
-    const L c = o->c, together = o->dw == 1 ? o->kw : 1;
+// Of each pixel's patch the taps from `first` to `last`. Those of a row of the kernel that fall into the image stand side
+// by side there, unless it is dilated.
+void patches(const Step *o, L first, L last, L from, L to, float *tile, L ld) {
+    const L c = o->c;
     for (L pixel = from; pixel < to; pixel++) {
-        Place at = place_of(o, x, pixel);
+        Place at = place_of(o, pixel);
         float *columns = tile + (pixel - from) * ld;
-        for (L i = 0; i < o->kh; i++)
-            for (L j = 0; j < o->kw; j += together, columns += together * c) {
-                L iy = at.y + i * o->dh, ix = at.x + j * o->dw;
-                L first = std::clamp(-ix, L(0), together), last = std::clamp(o->w - ix, first, together);
-                if (iy < 0 || iy >= o->h) first = last = 0;
-                std::fill(columns, columns + first * c, 0.f);
-                std::copy_n(at.image + (iy * o->w + ix + first) * c, (last - first) * c, columns + first * c);
-                std::fill(columns + last * c, columns + together * c, 0.f);
-            }
+        for (L tap = first, taps; tap < last; tap += taps, columns += taps * c) {
+            const L i = tap / o->kw, j = tap % o->kw, iy = at.y + i * o->dh, ix = at.x + j * o->dw;
+            taps = o->dw == 1 ? std::min(o->kw - j, last - tap) : 1;
+            L begin = std::clamp(-ix, L(0), taps), end = std::clamp(o->w - ix, begin, taps);
+            if (iy < 0 || iy >= o->h) begin = end = 0;
+            std::fill(columns, columns + begin * c, 0.f);
+            std::copy_n(at.image + (iy * o->w + ix + begin) * c, (end - begin) * c, columns + begin * c);
+            std::fill(columns + end * c, columns + taps * c, 0.f);
+        }
     }
 }
 
@@ -169,9 +170,9 @@ void part_of_row(const Step *s, const Part &o) {
 }
 
 template <bool relu>
-void depthwise(const Step *o, const float *x, L from, L to, float *tile, L ld) {
+void depthwise(const Step *o, L from, L to, float *tile, L ld) {
     for (L pixel = from, count; pixel < to; pixel += count) {
-        Place at = place_of(o, x, pixel);
+        Place at = place_of(o, pixel);
         count = std::min(o->ow - at.out_x, to - pixel);
         for (L term = 0; term < o->terms; term++)
             part_of_row<relu>(o, {at.image, at.y, at.x, count, o->c, 1, o->taps + term * o->kh * o->kw * o->c,
@@ -212,7 +213,7 @@ INLINE V pick(const Picked &from, const float *in) {
 // A convolution of small groups is a sum of depthwise ones: plane i of it sees, for each channel that it gives, the i-th
 // of the channels which that one's group reads. Those are put beside each other first, for the part of the image that
 // the tile sees; `index` says where each stands.
-bool grouped(const Step *o, const float *x, L from, L to, float *tile, L ld) {
+bool grouped(const Step *o, L from, L to, float *tile, L ld) {
     const L mid = o->mid, pitch = o->planes * mid, size = o->oh * o->ow, vectors = pitch / LANES;
     Picked *from_where = reinterpret_cast<Picked *>(picked_here.of((vectors + 1) * sizeof(Picked)));
     if (!from_where) return false;
@@ -220,7 +221,7 @@ bool grouped(const Step *o, const float *x, L from, L to, float *tile, L ld) {
     const float least = o->relu ? 0 : -__builtin_inff();
     for (L pixel = from, count; pixel < to; pixel += count) {
         count = std::min(size - pixel % size, to - pixel);  // of one image
-        Place at = place_of(o, x, pixel), last = place_of(o, x, pixel + count - 1);
+        Place at = place_of(o, pixel), last = place_of(o, pixel + count - 1);
         const bool row = at.y == last.y;
         const L top = std::clamp(at.y, L(0), o->h), bottom = std::clamp(last.y + (o->kh - 1) * o->dh + 1, top, o->h);
         const L left = row ? std::clamp(at.x, L(0), o->w) : 0;
@@ -236,7 +237,7 @@ bool grouped(const Step *o, const float *x, L from, L to, float *tile, L ld) {
                 for (L k = vectors * LANES; k < pitch; k++) out[k] = in[o->index[k]] < least ? least : in[o->index[k]];
             }
         for (L done = 0, part; done < count; done += part) {
-            Place here = place_of(o, x, pixel + done);
+            Place here = place_of(o, pixel + done);
             part = std::min(o->ow - here.out_x, count - done);
             part_of_row<false>(o, {planes - top * o->w * pitch, here.y, here.x, part, mid, o->planes, o->taps,
                                    o->mid_bias, o->mid_low, o->mid_high, tile + (pixel - from + done) * ld, ld});
@@ -245,15 +246,9 @@ bool grouped(const Step *o, const float *x, L from, L to, float *tile, L ld) {
     return true;
 }
 
-// Whether there was memory for them.
-bool columns(const Step *o, const float *x, L from, L to, float *tile, L ld) {
-    if (o->source == PATCHES)
-        patches(o, x, from, to, tile, ld);
-    else if (o->source == GROUPED)
-        return grouped(o, x, from, to, tile, ld);
-    else if (o->relu)
-        depthwise<true>(o, x, from, to, tile, ld);
-    else
-        depthwise<false>(o, x, from, to, tile, ld);
+// What a convolution of small groups gives, channels side by side. Whether there was memory for it.
+INLINE bool small_groups(const Step *o, L from, L to, float *tile, L ld) {
+    if (o->source == GROUPED) return grouped(o, from, to, tile, ld);
+    o->relu ? depthwise<true>(o, from, to, tile, ld) : depthwise<false>(o, from, to, tile, ld);
     return true;
 }

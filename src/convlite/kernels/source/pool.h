@@ -25,7 +25,7 @@ template <bool largest>
 void pool(const Step *o, L from, L to) {
     const float none = largest ? -__builtin_inff() : 0;
     for (L pixel = from; pixel < to; pixel++) {
-        Place at = place_of(o, o->x, pixel);
+        Place at = place_of(o, pixel);
         // The taps that fall into the image, the first of them and how many.
         auto inside = [](L start, L step, L count, L size, L &first, L &number) {
             first = start < 0 ? (step - 1 - start) / step : 0;

@@ -63,19 +63,20 @@ void products(L count, const Rows &s) {
         products<rows - 1>(count, s);
 }
 
-// Channels from `begin` to `end`, WIDE at a time, of `pixels` rows of columns.
-void multiply(const Step *o, const float *a, L lda, L pixels, L begin, L end, const float *residual, float *y) {
-    const L groups = (pixels + ROWS - 1) / ROWS, blocks = (o->columns + DEPTH - 1) / DEPTH;
+// Channels from `begin` to `end`, WIDE at a time, of `pixels` rows of `count` columns, which are those from `start` on.
+void multiply(const Step *o, const float *a, L lda, L start, L count, L pixels, L begin, L end, const float *residual,
+              float *y) {
+    const L groups = (pixels + ROWS - 1) / ROWS, blocks = (count + DEPTH - 1) / DEPTH;
     const L even = pixels / groups, longer = pixels % groups;  // of rows: a few by themselves would be slow
     Rows s;
     s.lda = lda, s.ldy = o->m, s.low = o->low, s.high = o->high;
     for (L m = begin; m < end; m += WIDE)
         for (L block = 0; block < blocks; block++) {  // the sums of so few channels wait in the first cache
-            const L k = block * o->columns / blocks;
-            s.depth = (block + 1) * o->columns / blocks - k;
-            s.a = a + k, s.b = o->weight + m * o->columns + k * WIDE, s.bias = o->bias + m;
+            const L k = block * count / blocks;
+            s.depth = (block + 1) * count / blocks - k;
+            s.a = a + k, s.b = o->weight + m * o->columns + (start + k) * WIDE, s.bias = o->bias + m;
             s.y = y + m, s.residual = residual ? residual + m : nullptr;
-            s.first = block == 0, s.last = block == blocks - 1, s.left = o->m - m;
+            s.first = start + k == 0, s.last = start + k + s.depth == o->columns, s.left = o->m - m;
             L g = 0;
             auto next = [&](L rows) {
                 s.a += rows * s.lda, s.y += rows * s.ldy;

@@ -34,7 +34,10 @@ static void add(const Step *o, L from, L to) {
 static bool step(const Step *o) {
     const L pixels = o->n * o->oh * o->ow, panels = (o->m + WIDE - 1) / WIDE, threads = o->threads;
     if (pixels == 0) return true;
-    const L ld = o->columns + WIDE;  // away from powers of two, which would all fall into one set of the cache
+    // Of large patches a few taps at a time, so that a tile has enough pixels for the weights that each one reads.
+    const L every = o->kh * o->kw, taps = pixels < LEAST * threads ? every : std::clamp(DEPTH / o->c, L(1), every);
+    const L width = o->source == PATCHES ? taps * o->c : o->columns;
+    const L ld = width + WIDE;  // away from powers of two, which would all fall into one set of the cache
     const L most = std::clamp(TILE / (4 * ld), LEAST, MOST);
     const L few = std::clamp(pixels / (TURNS * threads), LEAST, most);  // so that no thread waits long for another
     const L turns = std::max({pixels / (few * threads), (pixels + most * threads - 1) / (most * threads), L(1)});
@@ -48,17 +51,27 @@ static bool step(const Step *o) {
         L from = task / parts * groups / tiles * ROWS;
         L to = std::min((task / parts + 1) * groups / tiles * ROWS, pixels);
         L begin = task % parts * panels / parts * WIDE, end = (task % parts + 1) * panels / parts * WIDE;
-        if (o->source == LARGEST)
-            pool<true>(o, from, to);
-        else if (o->source == MEAN)
-            pool<false>(o, from, to);
-        else if (!o->weight) {
-            if (!columns(o, o->x, from, to, o->y + from * o->m, o->m)) return false;
-            if (o->residual) add(o, from * o->m, to * o->m);
-        } else {
-            if (filled && !columns(o, o->x, from, to, tile, ld)) return false;
-            multiply(o, filled ? tile : o->x + from * o->c, filled ? ld : o->c, to - from, begin, end,
-                     o->residual ? o->residual + from * o->m : nullptr, o->y + from * o->m);
+        float *y = o->y + from * o->m;
+        const float *residual = o->residual ? o->residual + from * o->m : nullptr;
+        switch (o->source) {
+            case LARGEST: pool<true>(o, from, to); break;
+            case MEAN: pool<false>(o, from, to); break;
+            case IMAGE:
+                multiply(o, o->x + from * o->c, o->c, 0, o->columns, to - from, begin, end, residual, y);
+                break;
+            case PATCHES:
+                for (L first = 0, last; first < every; first = last) {
+                    last = std::min(first + taps, every);
+                    patches(o, first, last, from, to, tile, ld);
+                    multiply(o, tile, ld, first * o->c, (last - first) * o->c, to - from, begin, end, residual, y);
+                }
+                break;
+            default:
+                if (!small_groups(o, from, to, o->weight ? tile : y, o->weight ? ld : o->m)) return false;
+                if (o->weight)
+                    multiply(o, tile, ld, 0, o->columns, to - from, begin, end, residual, y);
+                else if (residual)
+                    add(o, from * o->m, to * o->m);
         }
         return true;
     };
