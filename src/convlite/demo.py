@@ -86,7 +86,8 @@ def demo(
 
     show("\n4. Side by side")
     sides = {"dense": _side(net, digits, dense), "light": _side(light.model, digits, score)}
-    for name, measured in times({"dense": net, "light": light.model}, digits.shape, BATCHES, seconds=8).items():
+    nets = {"dense": net, "light": light.model}
+    for name, measured in times(nets, digits.shape, BATCHES, seconds=8, tell=show).items():
         sides[name]["milliseconds"] = measured
     show(tables.side_by_side(sides))
     here = machine()

@@ -29,11 +29,15 @@ def test_every_network_is_timed_in_torch_and_on_the_kernels():
 
 def test_what_the_kernels_cannot_run_is_timed_in_torch_alone():
     net, training = Untraceable(), conv().train()
-    found = sides.times({"dense": training, "light": net}, (3, 8, 9), seconds=0.05)
+    said = []
+    found = sides.times({"dense": training, "light": net}, (3, 8, 9), seconds=0.05, tell=said.append)
+    assert len(said) == 1 and "torch.export can't trace Untraceable" in said[0]
     assert list(found["dense"]) == list(found["light"]) == ["1 image, torch"]
     assert training.training and torch.is_grad_enabled()
 
 
 def test_without_a_compiler_torch_is_left(monkeypatch):
     monkeypatch.setattr(sides, "why_not", lambda engine: "no compiler")
-    assert list(sides.times({"a": conv()}, (3, 8, 8), seconds=0.05)["a"]) == ["1 image, torch"]
+    said = []
+    assert list(sides.times({"a": conv()}, (3, 8, 8), seconds=0.05, tell=said.append)["a"]) == ["1 image, torch"]
+    assert said == ["Not timed on convlite's own kernels: no compiler."]

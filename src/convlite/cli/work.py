@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,7 +133,8 @@ def lighten(
     score = _measured(light.model, loaded)
     sides = {"dense": side(net, loaded, dense), "light": side(light.model, loaded, score)}
     if next(net.parameters()).device.type == "cpu":
-        for name, measured in times({"dense": net, "light": light.model}, loaded.shape).items():
+        nets = {"dense": net, "light": light.model}
+        for name, measured in times(nets, loaded.shape, tell=partial(typer.echo, err=True)).items():
             sides[name]["milliseconds"] = measured
     about = {
         "classes": list(loaded.classes), "preprocess": loaded.preprocess.to_dict(), "metrics": score.to_dict(),
