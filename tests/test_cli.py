@@ -194,6 +194,7 @@ def test_what_lighten_says_evaluate_finds_to_the_last_image(ask, small, pictures
     dense, light = answer["dense"], answer["light"]
     assert dense["accuracy"] == ask("evaluate", small, "--data", pictures)["accuracy"]
     assert light["macs"] <= 0.5 * dense["macs"]
+    assert list(light.pop("milliseconds")) == list(dense["milliseconds"])
     found = ask("evaluate", out, "--data", pictures)
     assert [found[key] for key in light] == list(light.values())
     assert ask("cost", out)["macs"] == light["macs"] == answer["plan"]["after"]["macs"]
