@@ -1,8 +1,21 @@
-"""Fast convolutions for inference on processors, each beside the plain one that defines it."""
+"""Fast convolutions on processors, each beside the plain one that defines it."""
 
 from .build import why_not
 from .fused import GROUP, FusedConv2d, Part, why_not_fused
 from .memory import Pool
 from .step import Step, pool, run
+from .trained import conv2d, convolutions
 
-__all__ = ["GROUP", "FusedConv2d", "Part", "Pool", "Step", "pool", "run", "why_not", "why_not_fused"]
+__all__ = [
+    "GROUP",
+    "FusedConv2d",
+    "Part",
+    "Pool",
+    "Step",
+    "conv2d",
+    "convolutions",
+    "pool",
+    "run",
+    "why_not",
+    "why_not_fused",
+]

@@ -68,7 +68,7 @@ class FusedConv2d(nn.Module):
             raise InputError(f"These can't be fused: {fault}.")
         self.dense, self.grouped, self.relu = dense, grouped, relu
         self._pool = pool or Pool()
-        self._step, self._kept = _prepared(dense, grouped, relu)
+        self._step, self._kept = prepared(dense, grouped, relu)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # (N, C, H, W) -> (N, M, H', W')
         step = self.step(x, residual)  # its own, as several threads may be in here
@@ -141,7 +141,7 @@ GROUP = 4  # channels that a group reads at most: torch's own kernels are the fa
 TAPS = 1024  # of an output, as in columns.h
 
 
-def _prepared(dense: Part | None, grouped: Part | None, relu: bool) -> tuple[Step, list[np.ndarray]]:
+def prepared(dense: Part | None, grouped: Part | None, relu: bool = False) -> tuple[Step, list[np.ndarray]]:
     """What the kernel takes, and the tensors it points to."""
     spatial = grouped or dense
     assert spatial is not None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RunError
+from ..kernels import convolutions
 from ..train.recipe import Recipe
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
@@ -69,7 +70,7 @@ def distil_(
         if isinstance(module, STILL):
             module.eval()
     theirs, ours = Watched(original, blocks), Watched(light, blocks)
-    with hooked(theirs.hooks), hooked(ours.hooks):
+    with hooked(theirs.hooks), hooked(ours.hooks), convolutions(light):
         with torch.no_grad():
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]

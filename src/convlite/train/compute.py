@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, nearest, need
+from ..kernels import convolutions
 from ..models.backbone import Backbone
 from . import processes
 
@@ -72,6 +73,12 @@ class Machine:
         """The precision of a forward pass."""
         dtype = PRECISIONS[self.how.precision]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def convolutions(self, model: nn.Module, say: Callable[[str], object]) -> AbstractContextManager[object]:
+        """Meanwhile convlite's own kernels do what they do faster."""
+        if self.device.type != "cpu" or self.how.precision != "fp32" or self.how.compile:
+            return nullcontext()
+        return convolutions(model, say)
 
     @contextmanager
     def recomputing(self, model: nn.Module) -> Iterator[None]:

@@ -89,7 +89,8 @@ def train(
             if keep_freed_memory():
                 bar.say("memory: freed pages stay with the process (mallopt), which saves clearing them anew")
             try:
-                _epochs(run, state, bar, stop, kept, test_each_epoch, after_epoch)
+                with machine.convolutions(model, bar.say):
+                    _epochs(run, state, bar, stop, kept, test_each_epoch, after_epoch)
             except KeyboardInterrupt:
                 if kept is not None and not stop.stepping and run.done(state):
                     kept.checkpoint(state, run.done(state))

@@ -49,11 +49,16 @@ INLINE V read(const float *from) {
     return relu ? (v < V{} ? V{} : v) : v;
 }
 
-// What stands in a row of the output, of one term: `pixels` from a place on. Of every `planes · channels` numbers that a
-// pixel of the image has, `channels` beside each other are a plane; the sum over all of them is given.
-struct Part {
+// A row of the output of a convolution of small groups, or a part of one: `pixels` from a place on. Of every
+// `planes · channels` numbers that a pixel of the image has, `channels` beside each other are a plane; each output channel
+// is a sum over all of them.
+struct Row {
     const float *image;
     L y, x, pixels, channels, planes;
+};
+
+// What stands there, of one term.
+struct Part : Row {
     const float *taps, *bias;
     float low, high;
     float *out;
@@ -75,87 +80,101 @@ INLINE void one_pixel(const Part &o, const float *const *in, const float *const 
     }
 }
 
-// Four neighbours: each value is read once for all four. `first` and `last` of the columns that they see together fall
-// into the image, which are all unless they stand at its `edge`. What is left of the channels, fewer than LANES, is
-// done by the caller. The next four, in the same rows, are fetched meanwhile.
-template <bool relu, int kw, int sw, int count, bool edge>
-void four_pixels(const Part &o, const float *const *rows, const float *const *taps, L p0, L first, L last) {
-    constexpr int seen = kw + 3 * sw;
-    const L pitch = o.planes * o.channels, plane = kw * kw * o.channels;
-    for (L c = 0; c + LANES <= o.channels; c += LANES) {
-        V sum[4] = {load(o.bias + c), load(o.bias + c), load(o.bias + c), load(o.bias + c)};
-        for (L i = 0; i < o.planes; i++) {
-#pragma GCC unroll 8
-            for (int r = 0; r < count; r++) {
-                const float *in = rows[r] + p0 * sw * pitch + i * o.channels + c, *w = taps[r] + i * plane + c;
-                if (!edge && c % 16 == 0)
-                    for (int p = 0; p < 4 * sw; p++) __builtin_prefetch(in + (seen + p) * pitch);
-#pragma GCC unroll 16
-                for (int j = 0; j < seen; j++) {
-                    if (edge && (j < first || j >= last)) continue;
-                    V v = read<relu>(in + j * pitch);
+// A row of kernels of `kw` taps, not dilated, from the rows of the image that they see: each of its columns is read once
+// and added to the pixels that see it, some vectors of channels at a time. A block of columns, of which a new pixel begins
+// with each, ends the oldest of the `live` pixels that are under way. `high`: how many rows, where that is known.
+constexpr L AHEAD = 4 * LANES;  // channels that are fetched before they are needed
+
+template <bool relu, int kw, int sw, int vectors, int high, bool many>
+void slide(const Step *s, const Part &o, L rows, const float *const *in, const float *const *taps, L c) {
+    constexpr int live = (kw - 1) / sw + 1;
+    const L planes = many ? o.planes : 1, pitch = planes * o.channels, next = o.channels, plane = s->kh * kw * next;
+    const L first = -o.x, end = s->w - o.x;  // of the columns that fall into the image
+    const bool here = c + AHEAD < o.channels;  // else in the next row
+    const L soon = here ? AHEAD : sw * s->w * pitch + AHEAD - next, soon_out = here ? AHEAD : o.pixels * o.ld + AHEAD - next;
+    const float low = o.low, most = o.high;
+    const L ld = o.ld;
+    float *out = o.out + c - (live - 1) * ld;
+    V bias[vectors], sum[live][vectors];
+    for (int v = 0; v < vectors; v++) {
+        bias[v] = load(o.bias + c + v * LANES);
+        for (int i = 0; i < live; i++) sum[i][v] = bias[v];
+    }
+    auto block = [&](L p, auto edge) INLINE_LAMBDA {
+#pragma GCC unroll 2
+        for (int e = 0; e < sw; e++) {
+            const L q = p * sw + e;
+            if (edge.value && (q < first || q >= end)) continue;
+            __builtin_prefetch(in[rows - 1] + q * pitch + c + soon);
+            auto row = [&](L r) INLINE_LAMBDA {
+                for (L k = 0; k < planes; k++)
 #pragma GCC unroll 4
-                    for (int p = 0; p < 4; p++)
-                        if (j - p * sw >= 0 && j - p * sw < kw) sum[p] += v * load(w + (j - p * sw) * o.channels);
-                }
+                    for (int v = 0; v < vectors; v++) {
+                        const V x = read<relu>(in[r] + q * pitch + k * next + c + v * LANES);
+                        const float *t = taps[r] + k * plane + c + v * LANES;
+#pragma GCC unroll 8
+                        for (int i = 0; i < live; i++)  // the newest pixel last
+                            if (e + (live - 1 - i) * sw < kw) sum[i][v] += x * load(t + (e + (live - 1 - i) * sw) * next);
+                    }
+            };
+            if constexpr (high) {
+#pragma GCC unroll 4
+                for (int r = 0; r < high; r++) row(r);
+            } else {
+                for (L r = 0; r < rows; r++) row(r);
             }
         }
-        for (int p = 0; p < 4; p++) store(o.out + (p0 + p) * o.ld + c, clamp(sum[p], o.low, o.high));
-    }
+        if (p >= live - 1) {
+            __builtin_prefetch(out + p * ld + soon_out, 1);
+            for (int v = 0; v < vectors; v++) store(out + p * ld + v * LANES, clamp(sum[0][v], low, most));
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < live; i++)
+            for (int v = 0; v < vectors; v++) sum[i][v] = i + 1 < live ? sum[i + 1][v] : bias[v];
+    };
+    const L blocks = o.pixels + live - 1;
+    const L inside = std::min((std::max(first, L(0)) + sw - 1) / sw, blocks), outside = std::clamp(end / sw, inside, blocks);
+    for (L p = 0; p < inside; p++) block(p, std::true_type());
+    for (L p = inside; p < outside; p++) block(p, std::false_type());
+    for (L p = outside; p < blocks; p++) block(p, std::true_type());
 }
 
-// For as many rows as there are.
-template <bool relu, int kw, int sw, bool edge, int most = kw, typename... Rest>
-INLINE void four_pixels_of(L count, const Rest &...rest) {
-    if (count == most)
-        four_pixels<relu, kw, sw, most, edge>(rest...);
-    else if constexpr (most > 1)
-        four_pixels_of<relu, kw, sw, edge, most - 1>(count, rest...);
-}
-
-// Kernels that are made for four pixels: 3x3 and 5x5, at stride 1 or 2.
 template <bool relu, int kw, int sw>
-INLINE bool four_pixels_if(const Step *s, const Part &o, L count, const float *const *rows, const float *const *taps,
-                           L p) {
+INLINE bool slide_if(const Step *s, const Part &o, L rows, const float *const *in, const float *const *taps) {
     if (s->kw != kw || s->sw != sw) return false;
-    const L x = o.x + p * sw, first = std::max(-x, L(0)), last = std::min(s->w - x, L(kw + 3 * sw));
-    if (first == 0 && last == kw + 3 * sw)
-        four_pixels_of<relu, kw, sw, false>(count, o, rows, taps, p, first, last);
+    auto run = [&](auto two, auto one) {
+        L c = 0;
+        for (; c + 2 * LANES <= o.channels; c += 2 * LANES) two(s, o, rows, in, taps, c);
+        if (c + LANES <= o.channels) one(s, o, rows, in, taps, c);
+    };
+    if (o.planes > 1)
+        run(slide<relu, kw, sw, 2, 0, true>, slide<relu, kw, sw, 1, 0, true>);
+    else if (kw == 3 && rows == 3)
+        run(slide<relu, kw, sw, 2, 3, false>, slide<relu, kw, sw, 1, 3, false>);
     else
-        four_pixels_of<relu, kw, sw, true>(count, o, rows, taps, p, first, last);
+        run(slide<relu, kw, sw, 2, 0, false>, slide<relu, kw, sw, 1, 0, false>);
     return true;
-}
-
-template <bool relu>
-INLINE bool four_pixels_any(const Step *s, const Part &o, L count, const float *const *rows, const float *const *taps,
-                            L p) {
-    return count &&
-           (four_pixels_if<relu, 3, 1>(s, o, count, rows, taps, p) || four_pixels_if<relu, 3, 2>(s, o, count, rows, taps, p) ||
-            four_pixels_if<relu, 5, 1>(s, o, count, rows, taps, p) || four_pixels_if<relu, 5, 2>(s, o, count, rows, taps, p));
 }
 
 template <bool relu>
 void part_of_row(const Step *s, const Part &o) {
     const float *in[TAPS], *taps[TAPS];
     const L pitch = o.planes * o.channels;
-    L quick = 0;  // pixels that have all channels but those that fill no vector
-    if (o.pixels >= 4 && o.channels >= LANES && s->kh == s->kw && s->dw == 1) {
-        L count = 0;
+    L done = 0;  // channels
+    if (o.channels >= LANES && s->dw == 1) {
+        L rows = 0;
         for (L i = 0; i < s->kh; i++) {
             L iy = o.y + i * s->dh;
             if (iy < 0 || iy >= s->h) continue;
-            in[count] = o.image + (iy * s->w + o.x) * pitch;
-            taps[count++] = o.taps + i * s->kw * o.channels;
+            in[rows] = o.image + (iy * s->w + o.x) * pitch;
+            taps[rows++] = o.taps + i * s->kw * o.channels;
         }
-        while (quick < o.pixels) {
-            L p = std::min(quick, o.pixels - 4);  // the last four may be some of those before them
-            if (!four_pixels_any<relu>(s, o, count, in, taps, p)) break;
-            quick = p + 4;
-        }
+        if (rows && (slide_if<relu, 3, 1>(s, o, rows, in, taps) || slide_if<relu, 3, 2>(s, o, rows, in, taps) ||
+                     slide_if<relu, 5, 1>(s, o, rows, in, taps) || slide_if<relu, 5, 2>(s, o, rows, in, taps) ||
+                     slide_if<relu, 7, 1>(s, o, rows, in, taps)))
+            done = o.channels - o.channels % LANES;
     }
-    for (L p = 0; p < o.pixels; p++) {
-        const L done = p < quick ? o.channels - o.channels % LANES : 0;
-        if (done == o.channels) continue;
+    for (L p = 0; p < o.pixels && done < o.channels; p++) {
         L count = 0;
         for (L plane = 0; plane < o.planes; plane++)
             for (L i = 0; i < s->kh; i++)
@@ -166,18 +185,6 @@ void part_of_row(const Step *s, const Part &o) {
                     taps[count++] = o.taps + ((plane * s->kh + i) * s->kw + j) * o.channels;
                 }
         one_pixel<relu>(o, in, taps, count, done, o.out + p * o.ld);
-    }
-}
-
-template <bool relu>
-void depthwise(const Step *o, L from, L to, float *tile, L ld) {
-    for (L pixel = from, count; pixel < to; pixel += count) {
-        Place at = place_of(o, pixel);
-        count = std::min(o->ow - at.out_x, to - pixel);
-        for (L term = 0; term < o->terms; term++)
-            part_of_row<relu>(o, {at.image, at.y, at.x, count, o->c, 1, o->taps + term * o->kh * o->kw * o->c,
-                                  o->mid_bias + term * o->c, o->mid_low, o->mid_high,
-                                  tile + (pixel - from) * ld + term * o->c, ld});
     }
 }
 
@@ -210,10 +217,20 @@ INLINE V pick(const Picked &from, const float *in) {
     return v;
 }
 
-// A convolution of small groups is a sum of depthwise ones: plane i of it sees, for each channel that it gives, the i-th
-// of the channels which that one's group reads. Those are put beside each other first, for the part of the image that
-// the tile sees; `index` says where each stands.
-bool grouped(const Step *o, L from, L to, float *tile, L ld) {
+// Each row, or part of one, of the output's pixels from one to another: `each(row, pixel)`. A convolution of small groups is
+// a sum of depthwise ones: plane i of it sees, for each channel that it gives, the i-th of the channels which that one's
+// group reads. Those are put beside each other first, for the part of the image that the pixels see; `index` says where
+// each stands. Whether there was memory for them.
+template <typename Each>
+INLINE bool each_row(const Step *o, L from, L to, Each each) {
+    if (o->source == DEPTHWISE) {
+        for (L pixel = from, count; pixel < to; pixel += count) {
+            Place at = place_of(o, pixel);
+            count = std::min(o->ow - at.out_x, to - pixel);
+            each(Row{at.image, at.y, at.x, count, o->c, 1}, pixel);
+        }
+        return true;
+    }
     const L mid = o->mid, pitch = o->planes * mid, size = o->oh * o->ow, vectors = pitch / LANES;
     Picked *from_where = reinterpret_cast<Picked *>(picked_here.of((vectors + 1) * sizeof(Picked)));
     if (!from_where) return false;
@@ -239,8 +256,7 @@ bool grouped(const Step *o, L from, L to, float *tile, L ld) {
         for (L done = 0, part; done < count; done += part) {
             Place here = place_of(o, pixel + done);
             part = std::min(o->ow - here.out_x, count - done);
-            part_of_row<false>(o, {planes - top * o->w * pitch, here.y, here.x, part, mid, o->planes, o->taps,
-                                   o->mid_bias, o->mid_low, o->mid_high, tile + (pixel - from + done) * ld, ld});
+            each(Row{planes - top * o->w * pitch, here.y, here.x, part, mid, o->planes}, pixel + done);
         }
     }
     return true;
@@ -248,7 +264,14 @@ bool grouped(const Step *o, L from, L to, float *tile, L ld) {
 
 // What a convolution of small groups gives, channels side by side. Whether there was memory for it.
 INLINE bool small_groups(const Step *o, L from, L to, float *tile, L ld) {
-    if (o->source == GROUPED) return grouped(o, from, to, tile, ld);
-    o->relu ? depthwise<true>(o, from, to, tile, ld) : depthwise<false>(o, from, to, tile, ld);
-    return true;
+    const bool relu = o->relu && o->source == DEPTHWISE;  // else it is in the planes
+    const L terms = o->source == DEPTHWISE ? o->terms : 1, taps = o->kh * o->kw;
+    return each_row(o, from, to, [&](const Row &row, L pixel) {
+        for (L term = 0; term < terms; term++) {
+            const L first = term * row.channels;
+            Part part{row, o->taps + first * taps, o->mid_bias + first, o->mid_low, o->mid_high,
+                      tile + (pixel - from) * ld + first, ld};
+            relu ? part_of_row<true>(o, part) : part_of_row<false>(o, part);
+        }
+    });
 }

@@ -10,6 +10,7 @@
 
 #include <omp.h>
 
+#include "gradient.h"
 #include "pool.h"
 #include "product.h"
 
@@ -43,13 +44,12 @@ static bool step(const Step *o) {
     const L turns = std::max({pixels / (few * threads), (pixels + most * threads - 1) / (most * threads), L(1)});
     const L tiles = pixels < LEAST * threads ? std::max(pixels / LEAST, L(1)) : turns * threads;
     const L parts = o->weight ? std::min(panels, (threads + tiles - 1) / tiles) : 1, tasks = tiles * parts;
-    const L groups = (pixels + ROWS - 1) / ROWS;  // tiles are of whole groups of rows, which are the fastest
-    const L size = (groups + tiles - 1) / tiles * ROWS;
+    const L unit = o->weight ? ROWS : o->ow;  // tiles are of whole ones, which are the fastest
+    const L units = (pixels + unit - 1) / unit, size = (units + tiles - 1) / tiles * unit;
     const bool filled = o->weight && o->source != IMAGE;
 
     auto run = [=](L task, float *tile) {
-        L from = task / parts * groups / tiles * ROWS;
-        L to = std::min((task / parts + 1) * groups / tiles * ROWS, pixels);
+        L from = task / parts * units / tiles * unit, to = std::min((task / parts + 1) * units / tiles * unit, pixels);
         L begin = task % parts * panels / parts * WIDE, end = (task % parts + 1) * panels / parts * WIDE;
         float *y = o->y + from * o->m;
         const float *residual = o->residual ? o->residual + from * o->m : nullptr;
@@ -93,9 +93,25 @@ static bool step(const Step *o) {
     return !failed;
 }
 
+// What the loss says of the taps, o->y being what it says of the output. Pixels are cut into slices, with sums (planes, kh,
+// kw, mid) each, so that threads don't wait for each other and the same sums come out every time.
+static bool back(const Step *o, L slices, float *sums) {
+    const L pixels = o->n * o->oh * o->ow, size = o->planes * o->kh * o->kw * o->mid;
+    std::atomic<bool> failed(false);
+#pragma omp parallel for num_threads(o->threads)
+    for (L i = 0; i < slices; i++)
+        if (!each_row(o, i * pixels / slices, (i + 1) * pixels / slices,
+                      [&](const Row &row, L pixel) { row_back(o, row, o->y + pixel * o->m, sums + i * size); }))
+            failed = true;
+    return !failed;
+}
+
 extern "C" {
 
 int64_t wide() { return WIDE; }
+
+// What a convolution of small groups learns, added to the sums. Returns as `run` does.
+int learn(const Step *o, int64_t slices, float *sums) { return !back(o, slices, sums); }
 
 // One step after the other. Returns 0, or 1 where there is no memory for the tiles.
 int run(const Step *steps, int64_t count) {

@@ -1,0 +1,161 @@
+"""Convolutions of small groups that learn, on processors in fp32: forward and backward in the compiled kernels.
+
+Torch is slow for groups of a few channels, for several channels out of each channel in, and for what large depthwise
+kernels learn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+from ..errors import RunError
+from .build import library, why_not
+from .fused import Part, prepared, why_not_fused
+from .step import Pair, Step, run
+
+
+def convolutions(
+    net: nn.Module, say: Callable[[str], object] = lambda text: None
+) -> AbstractContextManager[object]:
+    """Meanwhile the network's convolutions of small groups run in the kernels, if it has any and there can be any.
+
+    Whoever calls them: layers need not know.
+
+    Arguments:
+        say: told what is done.
+    """
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    if not any(layer.weight.device.type == "cpu" and _gains(layer.weight, layer.groups) for layer in layers):
+        return nullcontext()
+    say("kernels: convolutions of small groups run in convlite's own, compiled at their first use (some 15 s)")
+    if (fault := why_not()) is not None:
+        say(f"kernels: they run in torch: {fault}")
+        return nullcontext()
+    return _Convolutions()
+
+
+class _Convolutions(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return (conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """As `torch.nn.functional.conv2d`, to rounding, with its gradient; (N, C, H, W) -> (N, M, H', W').
+
+    What the kernels can't take, or torch does as fast, goes to torch: other devices and types, dense convolutions,
+    depthwise ones of 3×3 and less, groups of more than GROUP channels, and what strided ones say of images.
+    """
+    if not isinstance(padding, str) and _gains(weight, groups) and _takes(input, weight, bias):
+        part = Part(weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+        return _Convolution.apply(input, weight, bias, part)
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _gains(weight: Tensor, groups: int) -> bool:
+    m, each, *kernel = weight.shape
+    depthwise = m == groups and each == 1
+    if groups == 1 or (depthwise and max(kernel) <= 3):
+        return False
+    return why_not_fused(None, Part(weight, groups=groups)) is None
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    given = [x, weight] if bias is None else [x, weight, bias]
+    return (
+        x.dim() == 4
+        and x.numel() > 0
+        and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in given)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, part: Part) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, weight)
+        ctx.part = part
+        return _run(part, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        given = given.contiguous(memory_format=torch.channels_last)
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        return (
+            _of_images(ctx.part, weight, x, given) if of_x else None,
+            _of_weights(ctx.part, weight, x, given) if of_weight else None,
+            given.sum((0, 2, 3)) if of_bias else None,
+            None,
+        )
+
+
+def _step(part: Part, x: Tensor, y: Tensor | None = None) -> tuple[Step, Tensor, list[Any]]:
+    """The step that reads x and writes y, by default a new one, and what must be kept meanwhile."""
+    step, kept = prepared(None, part)
+    n, c, h, w = x.shape
+    step = step.on((n, c, h, w))
+    step.threads = torch.get_num_threads()
+    y = torch.empty(step.output, memory_format=torch.channels_last) if y is None else y
+    step.x, step.y = x.data_ptr(), y.data_ptr()
+    return step, y, kept
+
+
+def _run(part: Part, x: Tensor) -> Tensor:
+    step, y, _kept = _step(part, x)
+    run([step])
+    return y
+
+
+def _of_images(part: Part, weight: Tensor, x: Tensor, given: Tensor) -> Tensor:
+    """A convolution of what is given with the kernels turned round, inputs for outputs: (N, C, H, W)."""
+    padding = [d * (k - 1) - p for k, d, p in zip(weight.shape[2:], part.dilation, part.padding)]
+    if part.stride == (1, 1) and min(padding) >= 0:
+        groups = weight.detach().unflatten(0, (part.groups, -1))  # (g, M / g, C / g, Kh, Kw)
+        turned = groups.transpose(1, 2).flatten(0, 1).flip(2, 3)  # (C, M / g, Kh, Kw)
+        back = Part(turned, None, (1, 1), (padding[0], padding[1]), part.dilation, part.groups)
+        if why_not_fused(None, back) is None:
+            return _run(back, given)
+    return torch.ops.aten.convolution_backward(
+        given, x, weight, None, part.stride, part.padding, part.dilation, False, (0, 0), part.groups,
+        (True, False, False),
+    )[0]  # fmt: skip
+
+
+def _of_weights(part: Part, weight: Tensor, x: Tensor, given: Tensor) -> Tensor:
+    """Of each weight the sum, over output pixels, of its input times what is given: (M, C / g, Kh, Kw)."""
+    step, _, _kept = _step(part, x, given)
+    m, each, *kernel = weight.shape
+    sums = torch.zeros((step.threads, each, *kernel, m))  # of each slice of the pixels
+    if library().learn(ctypes.byref(step), ctypes.c_int64(len(sums)), ctypes.c_void_p(sums.data_ptr())):
+        raise RunError("There is no memory for the planes of a convolution: give fewer images at once.")
+    return sums.sum(0).permute(3, 0, 1, 2)
+
+
+def _pair(value: int | Pair) -> Pair:
+    first, second = (value, value) if isinstance(value, int) else value
+    return int(first), int(second)
