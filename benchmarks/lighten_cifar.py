@@ -1,13 +1,14 @@
 """A trained network made light, and beside it what others make of it with the same images, epochs and budget.
 
     python benchmarks/lighten_cifar.py RUN --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N] [--distil EPOCHS]
-                                       [--peers] [--seeds 0 1 2] [--json FILE]
+                                       [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
 
 RUN is the folder of a network trained with `convlite train`. All that is looked at is N pictures of the training
 part without their labels (left out: all of it); the test part is scored once for each network made. With `--distil`
-every method's network is trained for as many epochs on these pictures towards the original's outputs, by the same
-code and with the random shifts and flips of the run's own recipe. The others are uniform over the layers, at the
-largest rank or the least pruning that meets the budget; batch norms are measured anew for all of them.
+every method's network is trained for as many epochs on these pictures towards the original's outputs (and with
+`--labels` towards their labels), by the same code and with the random shifts and flips of the run's own recipe. The
+others are uniform over the layers, at the largest rank or the least pruning that meets the budget; batch norms are
+measured anew for all of them.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--fewer", type=float, nargs="+", default=[2.2, 3.2, 6.0], metavar="TIMES")
     parser.add_argument("--images", type=int)
     parser.add_argument("--distil", type=int, default=0, metavar="EPOCHS")
+    parser.add_argument("--labels", action="store_true")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
@@ -63,12 +65,13 @@ def main() -> None:
     net = cl.load(given.run)
     base, here = accuracy(net, data), machine()
     print(f"{here.processor}, {here.threads} threads, torch {here.torch}, load {here.load}")
-    print(f"{given.run.name}: {100 * base:.2f}% on {len(data.test)} test pictures; --distil {given.distil}\n")
+    how = f"--distil {given.distil}{' --labels' if given.labels else ''}"
+    print(f"{given.run.name}: {100 * base:.2f}% on {len(data.test)} test pictures; {how}\n")
     print("fewer MACs  method              seed  accuracy  change  seconds")
     rows = []
     for seed in given.seeds:
         begun = time.perf_counter()
-        known = cl.study(net, pictures(data, seed, given.images), seed=seed)
+        known = cl.study(net, pictures(data, seed, given.images), labelled=given.labels, seed=seed)
         studied = time.perf_counter() - begun
         methods = {"convlite": ours}
         if given.peers:
@@ -87,16 +90,18 @@ def main() -> None:
                 )
                 rows.append({
                     "fewer": 1 / kept, "method": name, "seed": seed, "accuracy": score, "base": base,
-                    "seconds": seconds, "images": known.images, "distil": given.distil,
+                    "seconds": seconds, "images": known.images, "distil": given.distil, "labels": given.labels,
                 })  # fmt: skip
                 if given.json:
                     given.json.write_text(json.dumps({"machine": here.to_dict(), "rows": rows}, indent=1) + "\n")
 
 
-def pictures(data: Data, seed: int, count: int | None) -> Tensor:
-    """Of the training part, drawn at random, as the network takes them: (N, C, H, W)."""
+def pictures(data: Data, seed: int, count: int | None) -> list[tuple[Tensor, Tensor]]:
+    """Of the training part, drawn at random, as the network takes them, and labels: (N, C, H, W) and (N,)."""
     images, order = in_random_order(data.train, derive(seed, "calibration"))
-    return torch.cat([data.normalise(part.pixels) for part in images.parts(order[:count].split(1024))])
+    parts = [(data.normalise(part.pixels), part.labels) for part in images.parts(order[:count].split(1024))]
+    pixels, labels = zip(*parts)
+    return [(torch.cat(pixels), torch.cat(labels))]  # one batch: of more, so many would not all be kept
 
 
 def accuracy(net: nn.Module, data: Data) -> float:

@@ -111,6 +111,7 @@ BAD = [
     ("lighten saved --macs 0.5 --data good --out saved", "give another"),
     ("lighten saved --macs 0.5 --data good", "--out"),
     ("lighten saved --macs 0.5 --frontier --data good --out new", "many budgets"),
+    ("lighten saved --macs 0.5 --labels --data good --out new", "--distil the epochs"),
     ("lighten saved --frontier --distil 2 --data good --out new", "--distil out"),
     ("lighten saved --macs 0.5 --probes 9 --data good --out new", "not 9"),
     ("lighten saved --latency-ms 5 --probes 1 --data good --out new", "leave the probes out"),

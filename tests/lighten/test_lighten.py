@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from nets import Awkward, Standardised, outputs, pictures, plain, unit
 from torch import nn
 
@@ -325,6 +326,39 @@ def test_any_number_of_steps_distils(net, images, epochs):
     """Of 96 images 77 are trained on, one step an epoch."""
     stage = cl.lighten(net, images, cl.Budget(macs=0.5), distil=epochs).record.stages[-1]
     assert stage.name == "distil" and math.isfinite(stage.tried)
+
+
+def test_labels_are_learnt_where_that_is_asked_for(net, images):
+    sure = copy.deepcopy(net)
+    sure[-1].weight.data *= 3 / outputs(net, images).std(0).mean()  # as a trained one is
+    labels = outputs(sure, images).topk(2).indices[:, 1]  # none of them what it says
+    pairs = list(zip(images.split(40), labels.split(40)))
+
+    def loss(labelled):
+        light = cl.lighten(sure, pairs, cl.Budget(macs=0.5), distil=40, labelled=labelled).model
+        return float(F.cross_entropy(outputs(light, images), labels))
+
+    assert loss(True) < 0.9 * loss(False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (None, "there are images without"),
+        (torch.zeros(96), r"int64 tensors \(96,\)"),
+        (torch.zeros(95, dtype=torch.int64), r"int64 tensors \(96,\)"),
+        (torch.full((96,), 5), "classes 0 to 4, the labels are 5 to 5"),
+    ],
+)
+def test_labels_that_can_not_be_learnt_are_refused(net, images, labels, why):
+    given = images if labels is None else [(images, labels)]
+    with pytest.raises(InputError, match=why):
+        cl.study(net, given, labelled=True)
+
+
+def test_labels_of_something_else_than_an_image_are_refused(images):
+    with pytest.raises(InputError, match=r"gives \(N, classes\)"):
+        cl.study(nn.Conv2d(3, 4, 3), [(images, torch.zeros(96, dtype=torch.int64))], labelled=True)
 
 
 def test_what_is_nearer_is_distilled_at_a_smaller_rate():

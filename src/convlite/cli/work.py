@@ -79,8 +79,12 @@ def lighten(
     ] = 0,
     distil: Annotated[
         int,
-        typer.Option("--distil", metavar="N", min=0, help="Epochs of distillation at the end; no labels are used."),
+        typer.Option("--distil", metavar="N", min=0, help="Epochs of distillation at the end, without labels."),
     ] = 0,
+    labelled: Annotated[
+        bool,
+        typer.Option("--labels", help="Let the distillation learn the labels, too, beside what the network says."),
+    ] = False,
     data: Data = "digits",
     pretrained: Pretrained = None,
     input: Input = None,
@@ -92,7 +96,8 @@ def lighten(
 ) -> None:
     """Make a trained network light: other kinds of convolution in its layers' places, fitted to what they did.
 
-    It takes pictures of the training part without their labels, and is measured on those held out.
+    It takes pictures of the training part, without their labels unless it is told to learn them, and is measured on
+    those held out.
 
     Example: convlite lighten runs/a --macs 0.4 --data digits --out runs/a-light
 
@@ -106,6 +111,8 @@ def lighten(
     if frontier and (probes or distil):
         raise InputError("--frontier measures what closed forms give: leave --probes and --distil out.")
     budget = None if frontier else Budget(**limits, engine=engine, batch=batch, threads=threads)
+    if labelled and not distil:
+        raise InputError("Labels are learnt in distilling: give --distil the epochs, or leave --labels out.")
     if out.resolve() == Path(model).resolve():
         raise InputError(f"--out {out} is the folder of the network itself: give another, so that both stay.")
     weights = weights_of(pretrained)
@@ -126,6 +133,7 @@ def lighten(
         probes=probes,
         distil=distil,
         augment=_augmentation(found.about, loaded),
+        labelled=labelled,
         seed=seed,
         watch=lambda each: _measured(each, loaded, progress=False).headline,
         progress=True,
@@ -198,11 +206,13 @@ def demo(
         show(figures, True)
 
 
-def _pictures(data: datasets.Data, seed: int, count: int | None = None, batch: int = 256) -> Iterator[Tensor]:
-    """The training part as a network takes it, (N, C, H, W) at a time, in random order: files come by class."""
+def _pictures(
+    data: datasets.Data, seed: int, count: int | None = None, batch: int = 256
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training part as a network takes it, (N, C, H, W), and labels, in random order: files come by class."""
     images, order = datasets.in_random_order(data.train, derive(seed, "calibration"))
     order = order[:count]
-    return (data.normalise(part.pixels) for part in images.parts(order.split(batch)))
+    return ((data.normalise(part.pixels), part.labels) for part in images.parts(order.split(batch)))
 
 
 def _augmentation(about: Mapping[str, Any], data: datasets.Data) -> Any:

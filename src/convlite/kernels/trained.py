@@ -1,7 +1,7 @@
 """Convolutions of small groups that learn, on processors in fp32: forward and backward in the compiled kernels.
 
-Torch is slow for groups of a few channels, for several channels out of each channel in, and for what large depthwise
-kernels learn.
+Torch is slow for groups of a few channels, for several channels out of each channel in, and for what large
+depthwise kernels learn.
 """
 
 from __future__ import annotations

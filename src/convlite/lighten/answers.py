@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -35,10 +37,15 @@ def float_outputs(out: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Answers:
-    """Images, and the original network's outputs for them: each (N, ...), in the order of `float_outputs`."""
+    """Images, and the original network's outputs for them: each (N, ...), in the order of `float_outputs`.
+
+    Arguments:
+        labels: int64, (N,), where they are to be learnt.
+    """
 
     images: Tensor
     outputs: tuple[Tensor, ...]
+    labels: Tensor | None = None
 
     @cached_property
     def variances(self) -> tuple[float, ...]:
@@ -50,7 +57,12 @@ class Answers:
 
     def first(self, count: int) -> Answers:
         """Of so many images."""
-        return Answers(self.images[:count], tuple(out[:count] for out in self.outputs))
+        return self[slice(count)]
+
+    def __getitem__(self, which: slice | Tensor) -> Answers:
+        """Of some of the images."""
+        labels = None if self.labels is None else self.labels[which]
+        return Answers(self.images[which], tuple(out[which] for out in self.outputs), labels)
 
     def error(self, light: nn.Module) -> float:
         """Squared distance of `light`'s outputs from these, relative to their variance, in eval mode.
@@ -58,13 +70,26 @@ class Answers:
         0: the same answers; 1: no better than always answering with the mean.
         """
         distance = 0.0
-        with torch.no_grad():
-            step = batch_of(self.images)
-            for start in range(0, len(self.images), step):
-                here = slice(start, start + step)
-                for wanted, given in zip(self.outputs, float_outputs(light(self.images[here]))):
-                    distance += float((wanted[here] - given).double().square().sum())
+        for here, given in self._answered(light):
+            for wanted, found in zip(self.outputs, given):
+                distance += float((wanted[here] - found).double().square().sum())
         return distance / len(self.images) / max(sum(self.variances), 1e-30)
+
+    def label_loss(self, light: nn.Module) -> float:
+        """The mean cross entropy of the labels, in nats, by `light`'s first output, in eval mode."""
+        assert self.labels is not None
+        loss = sum(
+            float(F.cross_entropy(given[0], self.labels[here], reduction="sum"))
+            for here, given in self._answered(light)
+        )
+        return loss / len(self.images)
+
+    def _answered(self, light: nn.Module) -> Iterator[tuple[slice, list[Tensor]]]:
+        step = batch_of(self.images)
+        for start in range(0, len(self.images), step):
+            here = slice(start, start + step)
+            with torch.no_grad():
+                yield here, float_outputs(light(self.images[here]))
 
 
 def _scale(out: Tensor) -> float:
@@ -72,12 +97,12 @@ def _scale(out: Tensor) -> float:
     return spread if spread > ROUNDINGS * power else power
 
 
-def answers(original: nn.Module, images: Tensor) -> Answers:
+def answers(original: nn.Module, images: Tensor, labels: Tensor | None = None) -> Answers:
     """Run the original, in eval mode, over images (N, C, H, W).
 
     Raises:
         InputError: it can't take them, or returns no floating-point tensor, or one that does not begin with the
-            batch.
+            batch; or there are labels, and its first output has no such classes.
         RunError: its outputs are not finite.
     """
     parts: list[list[Tensor]] = []
@@ -97,4 +122,15 @@ def answers(original: nn.Module, images: Tensor) -> Answers:
                 if not bool(out.isfinite().all()):
                     raise RunError("The network's outputs for these images are not finite: check its weights.")
             parts.append(found)
-    return Answers(images, tuple(torch.cat(same) for same in zip(*parts)))
+    outputs = tuple(torch.cat(same) for same in zip(*parts))
+    if labels is not None:
+        _check_labels(labels, outputs[0])
+    return Answers(images, outputs, labels)
+
+
+def _check_labels(labels: Tensor, scores: Tensor) -> None:
+    if scores.ndim != 2:
+        raise InputError(f"Labels can be learnt where a network gives (N, classes), not {tuple(scores.shape)}.")
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= scores.shape[1]:
+        raise InputError(f"The network has classes 0 to {scores.shape[1] - 1}, the labels are {least} to {most}.")

@@ -64,6 +64,7 @@ def build(
                 augment=augment,
                 say=say,
             ),
+            loss=None if known.unseen.labels is None else known.unseen.label_loss,
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost

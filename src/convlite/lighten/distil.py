@@ -22,6 +22,7 @@ LOOK = 256  # images that this error is measured on
 SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
+LABELS = 0.3  # and the labels, where there are any
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
 # and few steps would be too few to average new ones.
@@ -45,8 +46,9 @@ def distil_(
 
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
-    with few images it says much more than the outputs do. Half of the images are blended (Zhang et al., arXiv
-    1710.09412; Beyer et al., arXiv 2106.05237). AdamW, a tenth of the steps to warm up, then cosine to zero.
+    with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
+    Half of the images are blended (Zhang et al., arXiv 1710.09412; Beyer et al., arXiv 2106.05237). AdamW, a tenth
+    of the steps to warm up, then cosine to zero.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
@@ -80,7 +82,7 @@ def distil_(
                 batch = images[part]
                 if augment is not None:
                     batch = augment(batch, generator)
-                batch = _mixed(batch, generator)
+                batch, share, other = _mixed(batch, generator)
                 with torch.no_grad():
                     wanted = float_outputs(original(batch))
                 given = float_outputs(light(batch))
@@ -88,6 +90,12 @@ def distil_(
                 apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
                 if apart:
                     loss = loss + FEATURES * torch.stack(apart).mean()
+                if known.labels is not None:
+                    labels = known.labels[part]
+                    own, others = (
+                        F.cross_entropy(given[0], each, reduction="none") for each in (labels, labels[other])
+                    )
+                    loss = loss + LABELS * torch.lerp(own, others, share).mean()
                 if not bool(loss.isfinite()):
                     raise RunError(
                         "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
@@ -106,12 +114,16 @@ def rate_for(error: float) -> float:
     return min(most, max(least, PACE * error**0.5))
 
 
-def _mixed(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Some of the images (N, C, H, W) blended each with another: the original answers for those too."""
+def _mixed(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Some of the images (N, C, H, W) blended each with another: the original answers for those too.
+
+    Returns:
+        The images, of each the share (N,) of the other, and which (N,) that is.
+    """
     n = len(batch)
-    share = torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)
-    other = batch[torch.randperm(n, generator=generator).to(batch.device)]
-    return torch.lerp(batch, other, share.to(batch).view(-1, 1, 1, 1))
+    share = (torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)).to(batch)
+    other = torch.randperm(n, generator=generator).to(batch.device)
+    return torch.lerp(batch, batch[other], share.view(-1, 1, 1, 1)), share, other
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:

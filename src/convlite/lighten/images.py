@@ -15,18 +15,27 @@ CALIBRATION = 1024  # images that closed forms and refits look at; more add litt
 LIMIT = 16384  # images kept of an iterable
 
 
-def gather(images: Tensor | Iterable[Any], device: torch.device) -> Tensor:
+def gather(
+    images: Tensor | Iterable[Any], device: torch.device, *, labelled: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """All images as one float tensor (N, C, H, W) on `device`; of an iterable, the first LIMIT.
 
+    Returns:
+        The images; and if `labelled` what each batch brings beside them, int64 (N,), else None.
+
     Raises:
-        InputError: no images, another shape or type, images of several sizes, or values that are not finite.
+        InputError: no images, another shape or type, images of several sizes, or values that are not finite; or
+            no labels, where there should be.
     """
+    labels: list[Any] = []
     if isinstance(images, Tensor):
         batches = [images]
     elif isinstance(images, Iterable):
         batches, count = [], 0
         for batch in images:
-            batches.append(batch[0] if isinstance(batch, list | tuple) and batch else batch)
+            paired = isinstance(batch, list | tuple) and len(batch) > 0
+            batches.append(batch[0] if paired else batch)
+            labels += [batch[1]] if paired and len(batch) > 1 else []
             count += len(batches[-1]) if isinstance(batches[-1], Tensor) else 0
             if count >= LIMIT:
                 break
@@ -48,7 +57,17 @@ def gather(images: Tensor | Iterable[Any], device: torch.device) -> Tensor:
     pool = torch.cat([batch.detach() for batch in batches]).to(device, memory_format=torch.channels_last)
     if not bool(pool.isfinite().all()):
         raise InputError("Some of the images hold values that are not finite: check how they were made.")
-    return pool
+    return pool, _labels(labels, batches, device) if labelled else None
+
+
+def _labels(labels: list[Any], batches: list[Tensor], device: torch.device) -> Tensor:
+    if len(labels) != len(batches):
+        raise InputError("To learn labels, give batches of (images, labels): there are images without.")
+    for one, batch in zip(labels, batches):
+        if not isinstance(one, Tensor) or one.dtype != torch.int64 or one.shape != batch.shape[:1]:
+            what = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            raise InputError(f"Labels must be int64 tensors ({len(batch)},), one for each image; given {what}.")
+    return torch.cat(labels).to(device)
 
 
 def split(known: Answers, seed: int) -> tuple[Answers, Answers, Answers]:
@@ -61,8 +80,4 @@ def split(known: Answers, seed: int) -> tuple[Answers, Answers, Answers]:
     held = min(count // 5, CALIBRATION // 4)
     held = held if held > 1 else 0
     trained, unseen = order[held:], order[:held] if held else order
-    return _some(known, trained), _some(known, trained[:CALIBRATION]), _some(known, unseen)
-
-
-def _some(known: Answers, index: Tensor) -> Answers:
-    return Answers(known.images[index], tuple(out[index] for out in known.outputs))
+    return known[trained], known[trained[:CALIBRATION]], known[unseen]

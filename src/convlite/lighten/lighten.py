@@ -27,11 +27,12 @@ def lighten(
     probes: int = 0,
     distil: int = 0,
     augment: Augment | None = None,
+    labelled: bool = False,
     seed: int = 0,
     watch: Callable[[nn.Module], float] | None = None,
     progress: bool = False,
 ) -> Light:
-    """A lighter network with the original's answers, from its trained weights and unlabelled images.
+    """A lighter network with the original's answers, from its trained weights and images that need no labels.
 
     Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair (of all input channels
     or of slices of them) or a bottleneck; each group of a grouped one likewise, but for the sum; and each linear
@@ -51,6 +52,8 @@ def lighten(
             and not where the budget is one of time.
         distil: epochs over the images; 0 for none.
         augment: (batch, generator) → batch, changed at random; used in distilling.
+        labelled: in distilling, learn the labels that pairs bring, int64 (N,), beside the original's answers. A
+            study knows by itself.
         seed: of all random choices; same seed, same result.
         watch: called with the light network after each stage; what it returns is recorded.
         progress: say on stderr what is being done.
@@ -70,7 +73,11 @@ def lighten(
             if shown is not None:
                 shown.update(f"lighten: {text}")
 
-        known = net if isinstance(net, Study) else study(net, () if images is None else images, seed=seed, say=say)
+        known = (
+            net
+            if isinstance(net, Study)
+            else study(net, () if images is None else images, labelled=labelled, seed=seed, say=say)
+        )
         if budget.latency_ms is None:
             plan, tried = probed(known, budget, probes, say)
         else:

@@ -65,7 +65,7 @@ class Light:
 
 
 class Log:
-    """The stages so far; a change that takes the outputs further from the original's is undone."""
+    """The stages so far; a change that makes the network worse is undone."""
 
     def __init__(
         self, unseen: Answers, watch: Callable[[nn.Module], float] | None, say: Callable[[str], object]
@@ -74,16 +74,28 @@ class Log:
         self.stages: list[Stage] = []
         self.begun = time.monotonic()
 
-    def stage(self, name: str, model: nn.Module, change: Callable[[], object] | None = None) -> None:
-        """Make the change, if it helps, and record where the model then stands."""
+    def stage(
+        self,
+        name: str,
+        model: nn.Module,
+        change: Callable[[], object] | None = None,
+        *,
+        loss: Callable[[nn.Module], float] | None = None,
+    ) -> None:
+        """Make the change, if it helps, and record where the model then stands.
+
+        Arguments:
+            loss: what the change must not raise; by default how far the outputs are from the original's.
+        """
         self.say(name)
         before = copy.deepcopy(model.state_dict()) if change else {}
+        most = loss(model) if loss else self.stages[-1].error if change else 0.0
         if change:
             change()
         seconds = time.monotonic() - self.begun
         self.say(f"measuring after {name}")
         error = tried = self.unseen.error(model)
-        if change and not (error <= self.stages[-1].error or math.isnan(self.stages[-1].error)):
+        if change and not ((loss(model) if loss else error) <= most or math.isnan(most)):
             model.load_state_dict(before)
             error = self.stages[-1].error
         watched = self.watch(model) if self.watch else None

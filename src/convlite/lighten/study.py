@@ -197,6 +197,7 @@ def study(
     net: nn.Module,
     images: Tensor | Iterable[Any],
     *,
+    labelled: bool = False,
     seed: int = 0,
     say: Callable[[str], object] = lambda text: None,
 ) -> Study:
@@ -206,19 +207,21 @@ def study(
         net: any module with `nn.Conv2d` or `nn.Linear` in it; left exactly as it is.
         images: float (N, C, H, W) as `net` takes them, or an iterable of such batches (of an (images, labels)
             pair the images are taken); a few hundred suffice without distillation.
+        labelled: keep the labels of such pairs, int64 (N,), for a distillation to learn them, too.
         seed: of all random choices; same seed, same result.
         say: told what is being done.
 
     Raises:
-        InputError: images of a wrong shape or not finite.
+        InputError: images of a wrong shape or not finite, or labels that are missing or no classes of the network.
         RunError: the network's outputs are not finite.
     """
     net = unwrap(net)
     original = laid_out(copy.deepcopy(net).eval().requires_grad_(False), FAST)
-    pool = gather(images, next((p.device for p in net.parameters()), torch.device("cpu")))
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    pool, labels = gather(images, device, labelled=labelled)
     say("counting")
     found = survey(original, tuple(pool.shape[1:]))
-    trained, sample, unseen = split(answers(original, pool), seed)
+    trained, sample, unseen = split(answers(original, pool, labels), seed)
     say(f"observing {len(found.layers)} layers on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
     say(f"seeing what the outputs feel of {len(found.layers)} layers")
