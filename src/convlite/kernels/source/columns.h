@@ -100,22 +100,35 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
         bias[v] = load(o.bias + c + v * LANES);
         for (int i = 0; i < live; i++) sum[i][v] = bias[v];
     }
+    // Rows and taps of one plane where the compiler addresses them best; of `many` planes, or rows, they stay in memory.
+    constexpr int top = high ? high : kw;
+    const float *x[top], *ahead = in[rows - 1] + c + soon;
+    V near[top][kw][vectors];
+    for (L r = 0; r < (high ? high : rows) && !many; r++) {
+        x[r] = in[r] + c;
+        for (int j = 0; j < kw; j++)
+            for (int v = 0; v < vectors; v++) near[r][j][v] = load(taps[r] + j * next + c + v * LANES);
+    }
     auto block = [&](L p, auto edge) INLINE_LAMBDA {
 #pragma GCC unroll 2
         for (int e = 0; e < sw; e++) {
             const L q = p * sw + e;
             if (edge.value && (q < first || q >= end)) continue;
-            __builtin_prefetch(in[rows - 1] + q * pitch + c + soon);
-            auto row = [&](L r) INLINE_LAMBDA {
-                for (L k = 0; k < planes; k++)
-#pragma GCC unroll 4
-                    for (int v = 0; v < vectors; v++) {
-                        const V x = read<relu>(in[r] + q * pitch + k * next + c + v * LANES);
-                        const float *t = taps[r] + k * plane + c + v * LANES;
+            __builtin_prefetch(ahead + q * pitch);
+            auto see = [&](V seen, int v, auto tap) INLINE_LAMBDA {
 #pragma GCC unroll 8
-                        for (int i = 0; i < live; i++)  // the newest pixel last
-                            if (e + (live - 1 - i) * sw < kw) sum[i][v] += x * load(t + (e + (live - 1 - i) * sw) * next);
+                for (int i = 0; i < live; i++)  // the newest pixel last
+                    if (e + (live - 1 - i) * sw < kw) sum[i][v] += seen * tap(e + (live - 1 - i) * sw);
+            };
+            auto row = [&](L r) INLINE_LAMBDA {
+                for (L k = 0; many && k < planes; k++)
+                    for (int v = 0; v < vectors; v++) {
+                        const float *t = taps[r] + k * plane + c + v * LANES;
+                        see(read<relu>(in[r] + q * pitch + k * next + c + v * LANES), v,
+                            [&](int j) INLINE_LAMBDA { return load(t + j * next); });
                     }
+                for (int v = 0; !many && v < vectors; v++)
+                    see(read<relu>(x[r] + q * pitch + v * LANES), v, [&](int j) INLINE_LAMBDA { return near[r][j][v]; });
             };
             if constexpr (high) {
 #pragma GCC unroll 4
@@ -147,7 +160,7 @@ INLINE bool slide_if(const Step *s, const Part &o, L rows, const float *const *i
         for (; c + 2 * LANES <= o.channels; c += 2 * LANES) two(s, o, rows, in, taps, c);
         if (c + LANES <= o.channels) one(s, o, rows, in, taps, c);
     };
-    if (o.planes > 1)
+    if (o.planes > 1 || rows > kw)
         run(slide<relu, kw, sw, 2, 0, true>, slide<relu, kw, sw, 1, 0, true>);
     else if (kw == 3 && rows == 3)
         run(slide<relu, kw, sw, 2, 3, false>, slide<relu, kw, sw, 1, 3, false>);
