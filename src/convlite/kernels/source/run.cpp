@@ -17,6 +17,7 @@
 constexpr L TILE = 320 * 1024;  // bytes of a tile
 constexpr L MOST = 192;         // pixels of a tile
 constexpr L LEAST = 4 * ROWS;   // pixels below which threads share a tile, each for a part of the channels
+constexpr L HEAVY = 1 << 20;    // weights that do not stay in a cache, so that each tile reads them from memory
 constexpr L TURNS = 8;          // tiles a thread, if they are not too small then
 
 static thread_local Kept tile_here;
@@ -40,7 +41,8 @@ static bool step(const Step *o) {
     const L width = o->source == PATCHES ? taps * o->c : o->columns;
     const L ld = width + WIDE;  // away from powers of two, which would all fall into one set of the cache
     const L most = std::clamp(TILE / (4 * ld), LEAST, MOST);
-    const L few = std::clamp(pixels / (TURNS * threads), LEAST, most);  // so that no thread waits long for another
+    const L least = o->columns * o->m > HEAVY ? std::min(2 * LEAST, most) : LEAST;
+    const L few = std::clamp(pixels / (TURNS * threads), least, most);  // so that no thread waits long for another
     const L turns = std::max({pixels / (few * threads), (pixels + most * threads - 1) / (most * threads), L(1)});
     const L tiles = pixels < LEAST * threads ? std::max(pixels / LEAST, L(1)) : turns * threads;
     const L parts = o->weight ? std::min(panels, (threads + tiles - 1) / tiles) : 1, tasks = tiles * parts;
