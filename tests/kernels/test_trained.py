@@ -75,6 +75,32 @@ def test_only_what_they_are_for_runs_in_them(monkeypatch):
         assert conv2d(torch.randn(1, 8, 9, 9), torch.randn(8, 2, 3, 3), groups=4).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "how"),
+    [
+        ((1, 7, 9, 9), (8, 2, 3, 3), 8, {}),
+        ((1, 8, 9, 9), (7, 2, 3, 3), 7, {}),
+        ((1, 8, 9, 9), (8, 2, 3, 3), 5, {}),
+        ((1, 8, 2, 9), (8, 2, 3, 3), 8, {}),
+        ((1, 8, 9, 9), (8, 2, 3, 3), 8, {"stride": 0}),
+        ((1, 8, 9, 9), (8, 2, 3, 3), 8, {"padding": -1}),
+        ((8, 9), (8, 2, 3, 3), 8, {}),
+    ],
+)
+def test_what_is_no_convolution_is_refused_as_by_torch(x, weight, bias, how):
+    given = torch.randn(x), torch.randn(weight), torch.randn(bias)
+    with pytest.raises(RuntimeError):
+        F.conv2d(*given, groups=4, **how)
+    with pytest.raises(RuntimeError):
+        conv2d(*given, groups=4, **how)
+
+
+def test_one_number_in_a_tuple_is_for_both_sides():
+    x, weight = torch.randn(1, 8, 9, 9), torch.randn(8, 2, 3, 3)
+    how = {"stride": (2,), "padding": (1,), "groups": 4}
+    torch.testing.assert_close(conv2d(x, weight, **how), F.conv2d(x, weight, **how), rtol=1e-4, atol=1e-4)
+
+
 def test_a_network_learns_the_same_with_them():
     def layers():
         torch.manual_seed(0)

@@ -65,31 +65,39 @@ def conv2d(
 ) -> Tensor:
     """As `torch.nn.functional.conv2d`, to rounding, with its gradient; (N, C, H, W) -> (N, M, H', W').
 
-    What the kernels can't take, or torch does as fast, goes to torch: other devices and types, dense convolutions,
-    depthwise ones of 3×3 and less, groups of more than GROUP channels, and what strided ones say of images.
+    What the kernels are not for goes to torch: other devices and types, dense convolutions, depthwise ones of 3×3
+    and less, groups of more than GROUP channels, and what strided ones say of images; and what is no convolution,
+    for torch to say so.
     """
-    if not isinstance(padding, str) and _gains(weight, groups) and _takes(input, weight, bias):
+    if not isinstance(padding, str) and _gains(weight, groups):
         part = Part(weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
-        return _Convolution.apply(input, weight, bias, part)
+        if _takes(part, input):
+            return _Convolution.apply(input, weight, bias, part)
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def _gains(weight: Tensor, groups: int) -> bool:
+    if weight.dim() != 4 or groups <= 1 or len(weight) % groups:
+        return False
     m, each, *kernel = weight.shape
-    depthwise = m == groups and each == 1
-    if groups == 1 or (depthwise and max(kernel) <= 3):
+    if m == groups and each == 1 and max(kernel) <= 3:
         return False
     return why_not_fused(None, Part(weight, groups=groups)) is None
 
 
-def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _takes(part: Part, x: Tensor) -> bool:
+    weight, bias = part.weight, part.bias
     given = [x, weight] if bias is None else [x, weight, bias]
-    return (
-        x.dim() == 4
-        and x.numel() > 0
-        and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in given)
-        and not torch.is_autocast_enabled("cpu")
-    )
+    if torch.is_autocast_enabled("cpu") or x.dim() != 4 or x.numel() == 0:
+        return False
+    if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in given):
+        return False
+    if x.shape[1] != weight.shape[1] * part.groups or (bias is not None and bias.shape != weight.shape[:1]):
+        return False
+    if min(*part.stride, *part.dilation) < 1 or min(part.padding) < 0:
+        return False
+    sizes = zip(x.shape[2:], weight.shape[2:], part.padding, part.dilation)
+    return all(size + 2 * p > d * (k - 1) for size, k, p, d in sizes)
 
 
 class _Convolution(torch.autograd.Function):
@@ -157,5 +165,4 @@ def _of_weights(part: Part, weight: Tensor, x: Tensor, given: Tensor) -> Tensor:
 
 
 def _pair(value: int | Pair) -> Pair:
-    first, second = (value, value) if isinstance(value, int) else value
-    return int(first), int(second)
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])  # torch takes one number for both

@@ -72,7 +72,7 @@ def distil_(
         if isinstance(module, STILL):
             module.eval()
     theirs, ours = Watched(original, blocks), Watched(light, blocks)
-    with hooked(theirs.hooks), hooked(ours.hooks), convolutions(light):
+    with hooked(theirs.hooks), hooked(ours.hooks), convolutions(light, say):
         with torch.no_grad():
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]
