@@ -178,7 +178,8 @@ def _convlite(network: nn.Module | torch.export.ExportedProgram, precision: str,
                     continue
             if not isinstance(network, nn.Module):
                 raise InputError(f"The file was exported for other images than {images.shape}: export again.")
-            made[:] = [*made[-1:], Tapes(native(traced(network, x.new_zeros(2, *x.shape[1:]))))]
+            program = traced(network, x.new_zeros(2, *x.shape[1:]), any_size=bool(made))  # sooner done for one
+            made[:] = [*made[-1:], Tapes(native(program))]
             return made[-1](x).numpy()
 
     return run

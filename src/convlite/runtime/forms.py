@@ -12,7 +12,10 @@ from torch.fx import GraphModule, Node
 from ..kernels import GROUP
 
 _ATEN = torch.ops.aten
-_VIEWS = _ATEN.reshape.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default
+_VIEWS = (
+    _ATEN.flatten.using_ints, _ATEN.reshape.default, _ATEN.view.default, _ATEN._unsafe_view.default,
+    _ATEN.clone.default,
+)  # fmt: skip
 
 
 def as_convolutions_(net: GraphModule) -> None:
@@ -102,9 +105,9 @@ def _from_sum(net: GraphModule, node: Any) -> None:
     """Blocks of channels of a depthwise convolution that are added up are a grouped one's groups, once they stand
     side by side in what it reads: a convolution's outputs, which can be put in any order.
     """
-    if not calls(node, _ATEN.split.Tensor) or (*node.args[2:], 0)[0] not in (1, -3):
+    if not calls(node, _ATEN.split.Tensor, _ATEN.chunk.default) or (*node.args[2:], 0)[0] not in (1, -3):
         return
-    conv, m = node.args[:2]
+    conv, m = node.args[0], node.meta["val"][0].shape[1]
     terms = sorted(node.users, key=lambda user: user.args[1])
     tail = terms[0] if terms and all(calls(each, operator.getitem) for each in terms) else None
     for term in terms[1:]:

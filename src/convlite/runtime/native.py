@@ -23,7 +23,9 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     alone read a convolution, and a ReLU that a grouped convolution alone reads.
     """
     with quiet():
-        net = program.run_decompositions({}).module()  # nothing is changed in place there
+        if not all(map(_is_plain, program.graph.nodes)):  # else spared: it takes as long as tracing
+            program = program.run_decompositions({})
+        net = program.module()
     assert isinstance(net, GraphModule)
     pool = Pool()
     as_convolutions_(net)
@@ -37,6 +39,12 @@ def native(program: torch.export.ExportedProgram) -> GraphModule:
     net.delete_all_unused_submodules()
     net.recompile()
     return net
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether an operation changes nothing in place, and says its padding in numbers."""
+    schema = getattr(node.target, "_schema", None)
+    return not (schema is not None and schema.is_mutable) and not calls(node, _ATEN.conv2d.padding)
 
 
 def _part(net: GraphModule, node: Any) -> Part | None:

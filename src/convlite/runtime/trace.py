@@ -36,7 +36,8 @@ def traced(light: nn.Module, example: Tensor, any_size: bool = True) -> torch.ex
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """What torch's exporters say to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    names = "torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes"
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
