@@ -1,4 +1,4 @@
-"""How far each engine's scores lie from the network's own, for every family as published and with separable layers.
+"""How far each engine's scores lie from the network's own: every family as published and separable, some lightened.
 
     OMP_NUM_THREADS=1 python benchmarks/engine_parity.py [FAMILY ...] [--json FILE]
 
@@ -13,6 +13,7 @@ import copy
 import json
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import networks  # noqa: F401 - it finds the tests' helpers
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 import convlite as cl
-from convlite.kinds import Kind, Separable
+from convlite.kinds import Separable
 from convlite.models import FAMILIES
 from convlite.runtime import export, open_engine
 from convlite.runtime.optimise import difference
@@ -32,6 +33,8 @@ ENGINES = {
 }  # fmt: skip
 FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "pt2"}
 BOUND = 1e-4
+LIGHTENED = "resnet20", "xception_small", "resnet18", "mobilenet_v2", "inception_v1_bn"  # of minutes at most
+SHARE = 0.6  # of their multiply-accumulates
 
 
 def main() -> None:
@@ -44,16 +47,26 @@ def main() -> None:
     found = {}
     print(f"{'':<34}" + "".join(f"{name:>21}" for name in ENGINES))
     for name in given.families:
-        kinds: dict[str, Kind | None] = {"": None, ", separable": Separable()}
-        for label, kind in kinds.items():
-            net = cl.create(name, conv=kind)
-            if kind is None or net.placed:
-                torch.manual_seed(0)
-                row = found[name + label] = errors(peers.randomise_(net).eval(), FAMILIES[name].input)
-                marked = (f"{error:.1e}{' !' if error > BOUND else '  '}" for error in row.values())
-                print(f"{name + label:<34}" + "".join(f"{text:>21}" for text in marked), flush=True)
+        for label, net in forms(name):
+            row = found[label] = errors(net, FAMILIES[name].input)
+            marked = (f"{error:.1e}{' !' if error > BOUND else '  '}" for error in row.values())
+            print(f"{label:<34}" + "".join(f"{text:>21}" for text in marked), flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def forms(name: str) -> Iterator[tuple[str, nn.Module]]:
+    """A family's network in each form, and how that is called."""
+    torch.manual_seed(0)
+    net = peers.randomise_(cl.create(name)).eval()
+    yield name, net
+    separable = cl.create(name, conv=Separable())
+    if separable.placed:
+        torch.manual_seed(0)
+        yield f"{name}, separable", peers.randomise_(separable).eval()
+    if name in LIGHTENED:
+        images = torch.randn(16, *FAMILIES[name].input, generator=torch.Generator().manual_seed(0))
+        yield f"{name}, lightened", cl.lighten(net, images, cl.Budget(macs=SHARE)).net
 
 
 def errors(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
