@@ -66,7 +66,7 @@ def forms(name: str) -> Iterator[tuple[str, nn.Module]]:
         yield f"{name}, separable", peers.randomise_(separable).eval()
     if name in LIGHTENED:
         images = torch.randn(16, *FAMILIES[name].input, generator=torch.Generator().manual_seed(0))
-        yield f"{name}, lightened", cl.lighten(net, images, cl.Budget(macs=SHARE)).net
+        yield f"{name}, lightened", cl.lighten(net, images, cl.Budget(macs=SHARE)).model
 
 
 def errors(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
