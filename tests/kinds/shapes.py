@@ -94,6 +94,7 @@ def every_kind(dense: Conv, o: Options) -> list[Kind]:
         Asymmetric(o.rank, o.between),
         Stacked(o.between),
         Bottleneck(o.rank, o.multiplier, o.between),
+        Bottleneck(None if o.rank is None else groups * o.rank, groups * o.multiplier, o.between, groups),
         LowRank(o.rank, o.between),
         LowRank(None if o.rank is None else groups * o.rank, o.between, groups),
         Shuffled(groups, o.between),

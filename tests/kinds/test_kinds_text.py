@@ -107,6 +107,7 @@ def test_short_spellings():
     assert str(kinds.Separable()) == "separable"
     assert str(kinds.Grouped(4)) == "grouped(4)"
     assert str(kinds.Bottleneck(8, 6)) == "bottleneck(8, 6)"
+    assert str(kinds.Bottleneck(8, 8, slices=8)) == "bottleneck(8, 8, slices=8)"
     assert str(kinds.Separable(multiplier=2, between="ReLU")) == "separable(between='ReLU', multiplier=2)"
 
 

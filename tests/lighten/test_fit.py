@@ -33,6 +33,7 @@ def full_rank(conv: nn.Conv2d) -> list[kinds.Kind]:
         kinds.LowRank(m),
         *(kinds.LowRank(s * min(m, c * kh * kw // s), slices=s) for s in range(2, c + 1) if c % s == 0),
         kinds.Bottleneck(c, m),
+        *(kinds.Bottleneck(r, r, slices=r) for r in (m * min(c, kh * kw), m * c * kh * kw + 1) if r > 1),
         kinds.Permuted(1),
     ]
 
@@ -77,6 +78,7 @@ def test_error_said_is_error_made(seed, c, m, known):
         kinds.LowRank(1),
         sliced,
         kinds.Bottleneck(1, 2),
+        kinds.Bottleneck(3, 3, slices=3),
         kinds.Permuted(math.gcd(c, m)),
     ):
         module, error = decompose(conv, kind, moments)
@@ -140,6 +142,7 @@ def test_each_group_is_decomposed_by_itself(seed, groups, c, m, stride, known):
     x = torch.randn(30, c * groups, 7, 6, dtype=torch.float64).cumsum(2)
     full = 3 * min(c, m)
     whole = [kinds.Asymmetric(groups * full), kinds.LowRank(groups * m), kinds.Bottleneck(groups * c, groups * m)]
+    whole.append(kinds.Bottleneck(groups * 9 * m, groups * 9 * m, slices=9 * m))
     for kind in whole:
         module, error = decompose(conv, kind)
         assert error < 1e-12
@@ -233,6 +236,7 @@ def test_patches_are_what_the_convolution_reads(c, k, stride, padding, mode):
 def test_what_cannot_hold_a_dense_kernel_is_refused():
     conv = nn.Conv2d(4, 4, 3, padding=1)
     refused = [kinds.Grouped(2), kinds.Pointwise(), kinds.Separable(between="relu"), kinds.Separable(multiplier=10)]
+    refused.append(kinds.Bottleneck(4, 4, slices=2))
     for kind in refused:
         with pytest.raises(InputError):
             decompose(conv, kind)
@@ -254,6 +258,7 @@ def test_dead_inputs_and_zero_weights_are_no_trouble():
         kinds.Separable("pointwise_first"),
         kinds.Asymmetric(2),
         kinds.Bottleneck(2, 2),
+        kinds.Bottleneck(4, 4, slices=4),
     ):
         module, error = decompose(conv, kind, moments)
         assert 0 <= error <= 1 + 1e-9

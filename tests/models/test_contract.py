@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("fill_once")
 
 KINDS: list[Kind] = [
     Grouped(4), Separable(), Normal(), Depthwise(), Pointwise(), Separable("pointwise_first", "ReLU", 2),
-    Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Shuffled(4), Permuted(4),
+    Asymmetric(), Asymmetric(3), Stacked(), Bottleneck(), Bottleneck(8, 8, slices=8), Shuffled(4), Permuted(4),
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_separable_sums_are_one_layer_each(terms):
     "kind",
     [
         Separable("pointwise_first"), Separable("pointwise_first", multiplier=3), LowRank(16, slices=16),
-        Grouped(16), Asymmetric(5), Bottleneck(6, 7), Shuffled(16),
+        Grouped(16), Asymmetric(5), Bottleneck(6, 7), Bottleneck(12, 12, slices=12), Shuffled(16),
     ],
     ids=str,
 )  # fmt: skip

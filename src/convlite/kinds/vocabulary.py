@@ -185,37 +185,44 @@ class Stacked(Kind):
 
 @dataclass(frozen=True)
 class Bottleneck(Kind):
-    """1×1, K×K, 1×1 with fewer channels inside (a quarter where left out); see `nn.BottleneckConv2d`."""
+    """1×1, K×K, 1×1 with fewer channels inside (a quarter where left out); see `nn.BottleneckConv2d`.
+
+    The K×K works in `slices` of them (of each group's, where there are groups), alone each.
+    """
 
     by_group: ClassVar[bool] = True
 
     rank_in: int | None = None
     rank_out: int | None = None
     between: Between = None
+    slices: int = 1
 
     def __post_init__(self) -> None:
-        at_least_one(self, rank_in=self.rank_in, rank_out=self.rank_out)
+        at_least_one(self, rank_in=self.rank_in, rank_out=self.rank_out, slices=self.slices)
 
     @property
     def formula(self) -> str:
-        return "C·P + K²·P·Q + Q·M"
+        return "C·P + K²·P·Q + Q·M" if self.slices == 1 else "C·P + K²·P·Q / s + Q·M"
 
     def ranks(self, dense: Conv) -> tuple[int, int]:
         """The channels inside: into and out of the K×K convolution."""
-        g = dense.groups
+        parts = self.slices * dense.groups
         return (
-            g * max(1, dense.c // 4 // g) if self.rank_in is None else self.rank_in,
-            g * max(1, dense.m // 4 // g) if self.rank_out is None else self.rank_out,
+            parts * max(1, dense.c // 4 // parts) if self.rank_in is None else self.rank_in,
+            parts * max(1, dense.m // 4 // parts) if self.rank_out is None else self.rank_out,
         )
 
     def _why_not(self, dense: Conv) -> str | None:
-        return _unshared(dense, *self.ranks(dense))
+        ranks, parts = self.ranks(dense), self.slices * dense.groups
+        if self.slices > 1 and any(rank % parts for rank in ranks):
+            return f"{parts} slices don't divide the {ranks[0]} and {ranks[1]} channels inside"
+        return _unshared(dense, *ranks)
 
     def _chain(self, dense: Conv) -> list[Conv]:
         a, b = self.ranks(dense)
         return [
             pointwise(dense, dense.c, a, groups=dense.groups),
-            replace(dense, c=a, m=b, bias=False),
+            replace(dense, c=a, m=b, groups=self.slices * dense.groups, bias=False),
             pointwise(dense, b, dense.m, bias=dense.bias, groups=dense.groups),
         ]
 
@@ -223,6 +230,7 @@ class Bottleneck(Kind):
         return cnn.BottleneckConv2d(
             **arguments(dense, device, dtype),
             groups=dense.groups, rank_in=self.rank_in, rank_out=self.rank_out, between=self.between,
+            slices=self.slices,
         )  # fmt: skip
 
 

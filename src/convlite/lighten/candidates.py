@@ -6,6 +6,7 @@ from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separ
 
 SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the full width, tried as ranks
 TERMS = (1, 2, 3, 4, 6, 8, 12, 16)  # in each slice of a sliced low rank
+WIDTHS = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 5 / 4, 3 / 2, 2)  # of the full width, between two 1×1
 SMALL = 5  # kernels below this, if depthwise, are bound by memory: two convolutions would take longer than one
 WIDE = 512  # channels beyond which it takes too long to find those that belong together in a group
 LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long
@@ -30,6 +31,8 @@ def candidates(layer: Conv) -> list[Kind]:
     if k2 > 1:
         inside = [(max(1, round(s * dense.c)), max(1, round(s * dense.m))) for s in SHARES]
         tried += [Bottleneck(groups * a, groups * b) for a, b in inside]
+        inner = sorted({max(2, round(width * max(dense.c, dense.m))) for width in WIDTHS})
+        tried += [Bottleneck(groups * r, groups * r, slices=r) for r in inner]
     if min(dense.k) > 1:
         most = min(dense.c * dense.k[0], dense.m * dense.k[1])
         tried += [Asymmetric(groups * rank) for rank in _ranks(most)]

@@ -8,7 +8,7 @@ layers in turn with it (alternating least squares).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separable
 from .grouping import assigned, partition
-from .target import Prefixes, Target, by_group, leading, solve
+from .target import Prefixes, Target, by_group, leading, lower, solve
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
+ROUNDS = 8, 32  # through the factors of a bottleneck with a depthwise inside: as one of many ranks, and alone
+STEPS = 2  # of conjugate gradients for each of the two factors that are not solved for exactly
+PUSH = 0.8  # how much further than a round went the next one begins
+WORK = 2**34, 2**36  # multiply-accumulates beyond which there are fewer rounds
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
 
@@ -58,11 +62,13 @@ class Form(ABC):
         kind: any of that family.
         dense: the convolution.
         target: what to come near.
-        most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks).
+        most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks), where
+            several will be.
     """
 
-    def __init__(self, kind: Any, dense: Conv, target: Target, most: int) -> None:
-        self.kind, self.dense, self.target, self.most = kind, dense, target, most
+    def __init__(self, kind: Any, dense: Conv, target: Target, most: int | None) -> None:
+        self.kind, self.dense, self.target = kind, dense, target
+        self.alone, self.most = most is None, most or rank_of(kind, dense)
         self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
         self.kk = self.kh * self.kw
 
@@ -88,7 +94,7 @@ def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) ->
             f"{kind} can't hold a trained dense kernel: decompose into one of {', '.join(HOLD)}, with nothing "
             "between."
         )
-    return made(kind, dense, target, most or rank_of(kind, dense))
+    return made(kind, dense, target, most)
 
 
 def fit(kind: Kind, layer: Conv, targets: Sequence[Target]) -> Factors:
@@ -129,6 +135,8 @@ def family(kind: Kind) -> tuple[str, str | int]:
             return "Separable", kind.order
         case LowRank():
             return "LowRank", kind.slices
+        case Bottleneck():
+            return "Bottleneck", min(kind.slices, 2)
     return type(kind).__name__, ""
 
 
@@ -313,6 +321,78 @@ class _Bottleneck(Form):
         return a, b
 
 
+class _Canonical(Form):
+    """1×1, depthwise K×K, 1×1: terms of rank 1 in outputs, inputs and pixels, each factor nearer in turn.
+
+    A canonical polyadic decomposition (Lebedev et al., arXiv 1412.6553, with K×K as one mode) in the norm of the
+    outputs.
+    """
+
+    @cached_property
+    def _begin(self) -> tuple[Tensor, Tensor]:
+        """Inputs (R, C) and pixels (R, K²) of the terms to begin with, the most used first.
+
+        Each direction of the outputs is a C×K² slice, whose singular vectors, in the norm of the mean moments of
+        channels and of pixels, are terms.
+        """
+        rows = self.target.weight
+        slices = (_falling(rows @ self.target.second @ rows.T)[1].T @ rows).view(self.m, self.c, self.kk)
+        channels = lower(self.blocks.diagonal(dim1=1, dim2=3).mean(-1)).T  # (C, C)
+        taps = lower(self.blocks.diagonal(dim1=0, dim2=2).mean(-1)).T  # (K², K²)
+        left, used, right = torch.linalg.svd(channels @ slices @ taps.T, full_matrices=False)
+        most = used.flatten().argsort(descending=True, stable=True)[: self.most]
+        inputs = torch.linalg.solve_triangular(channels, left, upper=True).mT.flatten(0, 1)[most]
+        pixels = torch.linalg.solve_triangular(taps, right.mT, upper=True).mT.flatten(0, 1)[most]
+        return _unit(inputs), _unit(pixels)
+
+    def fit(self, kind: Bottleneck) -> Factors:
+        wanted = kind.slices
+        if kind.ranks(self.dense) != (wanted, wanted):
+            raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
+        inputs, pixels = best = [terms[:wanted] for terms in self._begin]  # (R, C), (R, K²)
+        r, explained = len(inputs), 0.0
+        each = (2 * STEPS + 5) * r * self.target.second.numel()
+        for _ in range(min(ROUNDS[self.alone], max(1, WORK[self.alone] // each))):
+            pixels = self._nearer(pixels[:, None], inputs[:, :, None], 1)
+            inputs = self._nearer(inputs[:, :, None], pixels[:, None], 2)
+            terms = _terms(inputs, pixels)
+            found = float((self._last(terms) * (terms @ self.target.cross.T)).sum())
+            if found < explained:  # pushed too far
+                inputs, pixels = best
+                continue
+            explained, before, best = found, best, [inputs, pixels]
+            inputs, pixels = (_unit(now + PUSH * (now - then)) for now, then in zip(best, before))
+        inputs, pixels = best
+        terms = _terms(inputs, pixels)
+        last = self._last(terms)
+        first, spatial = inputs.view(r, self.c, 1, 1), pixels.reshape(r, 1, self.kh, self.kw)
+        first, expand = _widened((first, last.T.reshape(self.m, r, 1, 1)), wanted - r)
+        spatial = torch.cat([spatial, spatial.new_zeros(wanted - r, *spatial.shape[1:])])
+        return Factors((first, spatial, expand), last.T @ terms)
+
+    def _last(self, terms: Tensor) -> Tensor:
+        """What makes the outputs of the terms (R, D) best: (R, M)."""
+        return solve(terms @ self.target.second @ terms.T, terms @ self.target.cross.T)
+
+    def _nearer(self, mine: Tensor, other: Tensor, over: int) -> Tensor:
+        """One factor of the terms after some steps (R, ·), the last being what is best for now.
+
+        Arguments:
+            mine, other: inputs (R, C, 1) and pixels (R, 1, K²), or the other way round.
+            over: the dimension that `mine` hasn't.
+        """
+        last = self._last((mine * other).flatten(1))
+        both, pull = last @ last.T, (last @ self.target.cross).view(-1, self.c, self.kk)
+
+        def product(x: Tensor) -> Tensor:
+            seen = both @ ((x * other).flatten(1) @ self.target.second)
+            return (seen.view_as(pull) * other).sum(over, keepdim=True)
+
+        scale = both.diagonal()[:, None, None] * self.target.second.diagonal().mean()
+        found = _conjugate(product, mine, (pull * other).sum(over, keepdim=True), scale.clamp_min(1e-300))
+        return _unit(found.flatten(1))
+
+
 class _Permuted(Form):
     """Channels that belong together in a group, then least squares in each (Zhao & Luk, arXiv 1811.09341)."""
 
@@ -347,6 +427,32 @@ def _projected(directions: Tensor, target: Target, inner: int) -> Prefixes:
     return Prefixes(gram, right.reshape(q * inner, -1))
 
 
+def _conjugate(product: Callable[[Tensor], Tensor], x: Tensor, wanted: Tensor, scale: Tensor) -> Tensor:
+    """A few steps of conjugate gradients from x towards product(x) = wanted (Hestenes and Stiefel 1952)."""
+    left = wanted - product(x)
+    step = left / scale
+    size = (left * step).sum()
+    for _ in range(STEPS):
+        seen = product(step)
+        curve = (step * seen).sum()
+        if not (size > 0 and curve > 0):  # there already
+            break
+        x, left = x + size / curve * step, left - size / curve * seen
+        before, size = size, (left * left / scale).sum()
+        step = left / scale + size / before * step
+    return x
+
+
+def _terms(inputs: Tensor, pixels: Tensor) -> Tensor:
+    """The products of inputs (R, C) and pixels (R, K²): (R, D)."""
+    return (inputs[:, :, None] * pixels[:, None]).flatten(1)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows (n, d) of length 1, or of zeros."""
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+
+
 def _falling(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (n,), the largest first, and their vectors (n, n) in columns."""
     values, vectors = torch.linalg.eigh(moments)
@@ -375,7 +481,7 @@ def _form(kind: Kind) -> type[Form] | None:
         case LowRank():
             return _LowRank if kind.slices == 1 else _Sliced
         case Bottleneck():
-            return _Bottleneck
+            return _Bottleneck if kind.slices == 1 else _Canonical
         case Permuted():
             return _Permuted
     return None

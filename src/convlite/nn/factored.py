@@ -53,6 +53,8 @@ class BottleneckConv2d(Chain):
     Arguments:
         rank_in, rank_out: channels inside; a quarter of the outer ones where left out.
         groups: of channels that don't see each other; each has its share of the ranks.
+        slices: that the K×K works in, alone each (Xie et al., arXiv 1611.05431); as many as there are channels
+            inside make it depthwise (Sandler et al., arXiv 1801.04381).
     """
 
     def __init__(
@@ -72,18 +74,20 @@ class BottleneckConv2d(Chain):
         rank_in: int | None = None,
         rank_out: int | None = None,
         between: Between = None,
+        slices: int = 1,
     ) -> None:
-        like: Any = {"groups": groups, "device": device, "dtype": dtype}
-        a = groups * max(1, in_channels // 4 // groups) if rank_in is None else rank_in
-        b = groups * max(1, out_channels // 4 // groups) if rank_out is None else rank_out
-        expect_whole("rank", a, groups)
-        expect_whole("rank", b, groups)
+        like: Any = {"device": device, "dtype": dtype}
+        parts = slices * groups
+        a = parts * max(1, in_channels // 4 // parts) if rank_in is None else rank_in
+        b = parts * max(1, out_channels // 4 // parts) if rank_out is None else rank_out
+        expect_whole("rank", a, parts)
+        expect_whole("rank", b, parts)
         layers: dict[str, nn.Module] = {
-            "reduce": nn.Conv2d(in_channels, a, 1, bias=False, **like),
+            "reduce": nn.Conv2d(in_channels, a, 1, groups=groups, bias=False, **like),
             "spatial": nn.Conv2d(
-                a, b, kernel_size, stride, padding, dilation, bias=False, padding_mode=padding_mode, **like
+                a, b, kernel_size, stride, padding, dilation, parts, False, padding_mode=padding_mode, **like
             ),
-            "expand": nn.Conv2d(b, out_channels, 1, bias=bias, **like),
+            "expand": nn.Conv2d(b, out_channels, 1, groups=groups, bias=bias, **like),
         }
         super().__init__(layers, between)
 
