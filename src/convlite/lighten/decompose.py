@@ -20,7 +20,7 @@ def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tupl
     Arguments:
         layer: it is left as it is.
         kind: Separable (either order) or Permuted for a dense convolution; Asymmetric, LowRank or Bottleneck;
-            with nothing between; LowRank for an `nn.Linear`.
+            with nothing between, a Bottleneck whole or with one channel in a slice; LowRank for an `nn.Linear`.
         inputs: second moments of the layer's input patches, (D, D) with D = C·Kh·Kw in the order of the weight;
             of a grouped one (G, D, D), with D what a group reads. Then the error is that of the outputs on such
             inputs; without, that of the weights.

@@ -35,11 +35,10 @@ def lighten(
     """A lighter network with the original's answers, from its trained weights and images that need no labels.
 
     Each dense convolution may become a separable sum, an asymmetric pair, a low-rank pair (of all input channels
-    or of slices of them) or a bottleneck; each group of a grouped one likewise, but for the sum; and each linear
-    layer a low-rank pair. Every such form is fitted in closed form to what the layer really reads
-    and writes, where the outputs feel it most; the choice with the least error meets the budget; each new layer is
-    then refitted on the light network's own activations; and a short distillation, where asked for, trains the
-    whole.
+    or of slices of them) or a bottleneck, its K×K dense or depthwise; each group of a grouped one likewise, but for
+    the sum; and each linear layer a low-rank pair. Every such form is fitted to what the layer really reads and
+    writes, where the outputs feel it most; the choice with the least error meets the budget; each new layer is then
+    refitted on the light network's own activations; and a short distillation, where asked for, trains the whole.
 
     Arguments:
         net: any module with `nn.Conv2d` or `nn.Linear` in it; left exactly as it is. Or a `study` of it, which
