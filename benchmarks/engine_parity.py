@@ -75,17 +75,16 @@ def errors(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
     exact = copy.deepcopy(net).double()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         files = {end: export(net, Path(folder) / f"net{end}", shape, to=to) for end, to in FORMATS.items()}
-        if None not in files[".onnx"].shape[2:]:
-            sizes = images
-        else:
-            channels, height, width = shape
+        sizes, (channels, height, width) = images, shape
+        if None in files[".onnx"].shape[2:]:
             sizes = [*images, torch.randn(2, channels, height + 32, width + 64)]
         expected = [exact(x.double()) for x in sizes]
         found = {}
         for engine, end in ENGINES.items():
             source = net if end is None else files[end].path
             session = open_engine(source, engine.partition(".")[0], threads=torch.get_num_threads())
-            given = [torch.from_numpy(session(x.numpy())) for x in sizes]
+            fixed = end is not None and None not in files[end].shape[2:]
+            given = [torch.from_numpy(session(x.numpy())) for x in (images if fixed else sizes)]
             found[engine] = max(difference(one, other) for one, other in zip(expected, given))
     return found
 
