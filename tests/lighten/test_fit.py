@@ -249,6 +249,20 @@ def test_what_cannot_hold_a_dense_kernel_is_refused():
         decompose(conv, kinds.Separable())
 
 
+@QUICK
+@given(st.integers(0, 99), st.integers(2, 6), st.integers(2, 6), st.integers(2, 12))
+def test_terms_of_a_canonical_decomposition_do_not_cancel_each_other(seed, c, m, rank):
+    """As they may, with ever larger terms, where a tensor has no best one of that rank."""
+    conv = convolution(seed, c, m, (3, 3), padding=1, bias=False)
+    x = torch.randn(40, c, 6, 6, dtype=torch.float64).cumsum(2)
+    value = kinds.conv_of(conv, 6)
+    seen = read_patches(x, value, sample_positions(value, 40, torch.Generator()))
+    module, _ = decompose(conv, kinds.Bottleneck(rank, rank, slices=rank), seen.T @ seen / len(seen))
+    reduce, spatial, expand = (layer.weight.flatten(1) for layer in module.children())
+    terms = reduce.norm(dim=1) * spatial.norm(dim=1) * expand.norm(dim=0)  # (rank,)
+    assert terms.square().sum() < 30 * conv.weight.square().sum()
+
+
 def test_dead_inputs_and_zero_weights_are_no_trouble():
     conv = nn.Conv2d(4, 6, 3, padding=1, bias=False)
     moments = torch.zeros(36, 36, dtype=torch.float64)

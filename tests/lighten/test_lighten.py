@@ -135,9 +135,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path, net, light):
     cl.save(light.model, tmp_path / "light")
     cl.save(net, tmp_path / "dense")
     (tmp_path / "dense" / "model.safetensors").replace(tmp_path / "light" / "model.safetensors")
-    with pytest.raises(
-        InputError, match=r"tensors are lacking \(0\.0\.reduce\.weight.*are unknown \(0\.0\.weight"
-    ):
+    with pytest.raises(InputError, match=r"tensors are lacking \(0\.0\.reduce\.weight.*are unknown \(0\.0\.weight"):
         cl.load(tmp_path / "light", model=net)
 
 

@@ -25,6 +25,7 @@ SWEEPS = 2  # alternations between the two factors of a separable sum
 ROUNDS = 8, 32  # through the factors of a bottleneck with a depthwise inside: as one of many ranks, and alone
 STEPS = 2  # of conjugate gradients for each of the two factors that are not solved for exactly
 PUSH = 0.8  # how much further than a round went the next one begins
+EVEN = 1e-3  # of terms' power, for each part lost, added in these rounds: else they may grow against each other
 WORK = 2**34, 2**36  # multiply-accumulates beyond which there are fewer rounds
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
@@ -351,12 +352,13 @@ class _Canonical(Form):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
         inputs, pixels = best = [terms[:wanted] for terms in self._begin]  # (R, C), (R, K²)
         r, explained = len(inputs), 0.0
+        lost = 1 - self._explained(inputs, pixels, 0.0) / max(float(self.target.energy.sum()), 1e-300)
+        even = EVEN * max(0.0, lost)
         each = (2 * STEPS + 5) * r * self.target.second.numel()
         for _ in range(min(ROUNDS[self.alone], max(1, WORK[self.alone] // each))):
-            pixels = self._nearer(pixels[:, None], inputs[:, :, None], 1)
-            inputs = self._nearer(inputs[:, :, None], pixels[:, None], 2)
-            terms = _terms(inputs, pixels)
-            found = float((self._last(terms) * (terms @ self.target.cross.T)).sum())
+            pixels = self._nearer(pixels[:, None], inputs[:, :, None], 1, even)
+            inputs = self._nearer(inputs[:, :, None], pixels[:, None], 2, even)
+            found = self._explained(inputs, pixels, even)
             if found < explained:  # pushed too far
                 inputs, pixels = best
                 continue
@@ -364,24 +366,31 @@ class _Canonical(Form):
             inputs, pixels = (_unit(now + PUSH * (now - then)) for now, then in zip(best, before))
         inputs, pixels = best
         terms = _terms(inputs, pixels)
-        last = self._last(terms)
+        last = self._last(terms, 0.0)
         first, spatial = inputs.view(r, self.c, 1, 1), pixels.reshape(r, 1, self.kh, self.kw)
         first, expand = _widened((first, last.T.reshape(self.m, r, 1, 1)), wanted - r)
         spatial = torch.cat([spatial, spatial.new_zeros(wanted - r, *spatial.shape[1:])])
         return Factors((first, spatial, expand), last.T @ terms)
 
-    def _last(self, terms: Tensor) -> Tensor:
-        """What makes the outputs of the terms (R, D) best: (R, M)."""
-        return solve(terms @ self.target.second @ terms.T, terms @ self.target.cross.T)
+    def _last(self, terms: Tensor, even: float) -> Tensor:
+        """What makes the outputs of the terms (R, D) best: (R, M); see EVEN."""
+        gram = terms @ self.target.second @ terms.T
+        gram.diagonal().add_(even * gram.diagonal().mean())
+        return solve(gram, terms @ self.target.cross.T)
 
-    def _nearer(self, mine: Tensor, other: Tensor, over: int) -> Tensor:
+    def _explained(self, inputs: Tensor, pixels: Tensor, even: float) -> float:
+        """Of the outputs' energy."""
+        terms = _terms(inputs, pixels)
+        return float((self._last(terms, even) * (terms @ self.target.cross.T)).sum())
+
+    def _nearer(self, mine: Tensor, other: Tensor, over: int, even: float) -> Tensor:
         """One factor of the terms after some steps (R, ·), the last being what is best for now.
 
         Arguments:
             mine, other: inputs (R, C, 1) and pixels (R, 1, K²), or the other way round.
             over: the dimension that `mine` hasn't.
         """
-        last = self._last((mine * other).flatten(1))
+        last = self._last((mine * other).flatten(1), even)
         both, pull = last @ last.T, (last @ self.target.cross).view(-1, self.c, self.kk)
 
         def product(x: Tensor) -> Tensor:
