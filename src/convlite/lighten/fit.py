@@ -26,7 +26,7 @@ ROUNDS = 8, 32  # through the factors of a bottleneck with a depthwise inside: a
 STEPS = 2  # of conjugate gradients for each of the two factors that are not solved for exactly
 PUSH = 0.8  # how much further than a round went the next one begins
 EVEN = 1e-3  # of terms' power, for each part lost, added in these rounds: else they may grow against each other
-WORK = 2**34, 2**36  # multiply-accumulates beyond which there are fewer rounds
+WORK = 2**34, 2**35  # multiply-accumulates beyond which there are fewer rounds; alone one at least
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
 
@@ -351,11 +351,13 @@ class _Canonical(Form):
         if kind.ranks(self.dense) != (wanted, wanted):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
         inputs, pixels = best = [terms[:wanted] for terms in self._begin]  # (R, C), (R, K²)
-        r, explained = len(inputs), 0.0
-        lost = 1 - self._explained(inputs, pixels, 0.0) / max(float(self.target.energy.sum()), 1e-300)
-        even = EVEN * max(0.0, lost)
+        r, explained, even = len(inputs), 0.0, 0.0
         each = (2 * STEPS + 5) * r * self.target.second.numel()
-        for _ in range(min(ROUNDS[self.alone], max(1, WORK[self.alone] // each))):
+        rounds = min(ROUNDS[self.alone], max(int(self.alone), WORK[self.alone] // each))
+        if rounds:
+            lost = 1 - self._explained(inputs, pixels, 0.0) / max(float(self.target.energy.sum()), 1e-300)
+            even = EVEN * max(0.0, lost)
+        for _ in range(rounds):
             pixels = self._nearer(pixels[:, None], inputs[:, :, None], 1, even)
             inputs = self._nearer(inputs[:, :, None], pixels[:, None], 2, even)
             found = self._explained(inputs, pixels, even)
