@@ -168,3 +168,10 @@ def test_bad_arguments_are_said_in_one_sentence(make, words):
     with pytest.raises(InputError) as error:
         make()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["BottleneckConv2d", "LowRankConv2d"])
+@pytest.mark.parametrize("wrong", [{"slices": 0}, {"groups": 0}])
+def test_no_slices_or_no_groups_are_refused(name, wrong):
+    with pytest.raises(InputError, match="1 slice and 1 group at least"):
+        getattr(cnn, name)(8, 8, 3, **wrong)

@@ -12,7 +12,8 @@ from ..kinds import Kind, Permuted, Separable
 from .answers import BATCH, batch_of
 from .around import hooked
 from .decompose import set_factors_
-from .fit import Factors, fit
+from .fit import fit
+from .form import Factors
 from .observe import Observed, Shortcuts
 from .patches import Sums, as_maps, read_patches
 from .target import Target, by_group, solve

@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..kinds import Kind
 from ..models.surgery import Weighted, new_layer, value_of
 from ..nn import PermutedConv2d
-from .fit import Factors, fit
+from .fit import fit
+from .form import Factors
 from .patches import columns_of
 from .target import by_group, own_targets
 

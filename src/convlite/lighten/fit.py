@@ -7,8 +7,7 @@ layers in turn with it (alternating least squares).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,69 +17,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separable
+from .canonical import Canonical
+from .form import Factors, Form, falling, rank_of, widened
 from .grouping import assigned, partition
-from .target import Prefixes, Target, by_group, leading, lower, solve
+from .target import Prefixes, Target, leading, solve
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
-ROUNDS = 8, 32  # through the factors of a bottleneck with a depthwise inside: as one of many ranks, and alone
-STEPS = 2  # of conjugate gradients for each of the two factors that are not solved for exactly
-PUSH = 0.8  # how much further than a round went the next one begins
-EVEN = 1e-3  # of terms' power, for each part lost, added in these rounds: else they may grow against each other
-WORK = 2**34, 2**35  # multiply-accumulates beyond which there are fewer rounds; alone one at least
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
 LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
-
-
-class Factors:
-    """Weights of a kind's primitive convolutions, in order, and the dense kernel (M, D) they compose to.
-
-    Where a kind permutes channels, `orders` says which input and which output channel stands in each place.
-    """
-
-    def __init__(
-        self, weights: tuple[Tensor, ...], kernel: Tensor, orders: tuple[Tensor, Tensor] | None = None
-    ) -> None:
-        self.weights, self.kernel, self.orders = weights, kernel, orders
-
-    def unmixed(self, mix: Tensor) -> Factors:
-        """What gives y where these give `mix` (G, m, m) times y, group by group."""
-
-        def undone(rows: Tensor) -> Tensor:
-            return torch.linalg.solve(mix, by_group(rows, len(mix))).reshape(rows.shape)
-
-        last = self.weights[-1]
-        if self.orders is None:
-            last = undone(last)
-        else:
-            last = undone(last[self.orders[1].argsort()])[self.orders[1]]
-        return Factors((*self.weights[:-1], last), undone(self.kernel), self.orders)
-
-
-class Form(ABC):
-    """One kind's closed form for one layer.
-
-    Arguments:
-        kind: any of that family.
-        dense: the convolution.
-        target: what to come near.
-        most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks), where
-            several will be.
-    """
-
-    def __init__(self, kind: Any, dense: Conv, target: Target, most: int | None) -> None:
-        self.kind, self.dense, self.target = kind, dense, target
-        self.alone, self.most = most is None, most or rank_of(kind, dense)
-        self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
-        self.kk = self.kh * self.kw
-
-    @abstractmethod
-    def fit(self, kind: Any) -> Factors:
-        """The factors of that kind, with its rank."""
-
-    @property
-    def blocks(self) -> Tensor:
-        """S by input channel and pixel: (C, K², C, K²)."""
-        return self.target.second.view(self.c, self.kk, self.c, self.kk)
 
 
 def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) -> Form:
@@ -139,21 +83,6 @@ def family(kind: Kind) -> tuple[str, str | int]:
         case Bottleneck():
             return "Bottleneck", min(kind.slices, 2)
     return type(kind).__name__, ""
-
-
-def rank_of(kind: Any, dense: Conv) -> int:
-    """The number that a form's shared work depends on; of a sliced low rank that of each slice."""
-    match kind:
-        case Separable():
-            return kind.multiplier
-        case Bottleneck():
-            return kind.ranks(dense)[0]
-        case LowRank():
-            return kind.inner(dense) // kind.slices
-        case Permuted():
-            return kind.groups
-        case _:
-            return dense.m if kind.rank is None else kind.rank
 
 
 class _Sliced(Form):
@@ -267,7 +196,7 @@ class _Asymmetric(Form):
         vertical, horizontal = self._vertical[:rank], self._shared.last(rank * kw).view(m, rank, kw)
         kernel = torch.einsum("mrj,rx->mxj", horizontal, vertical).reshape(m, c * kh * kw)
         weights = vertical.reshape(rank, c, kh, 1), horizontal.reshape(m, rank, 1, kw)
-        return Factors(_widened(weights, wanted - rank), kernel)
+        return Factors(widened(weights, wanted - rank), kernel)
 
 
 class _LowRank(Form):
@@ -276,7 +205,7 @@ class _LowRank(Form):
     @cached_property
     def _outputs(self) -> tuple[Tensor, Tensor]:
         weight = self.target.weight
-        return _falling(weight @ self.target.second @ weight.T)
+        return falling(weight @ self.target.second @ weight.T)
 
     def fit(self, kind: LowRank) -> Factors:
         wanted = rank_of(kind, self.dense)
@@ -284,7 +213,7 @@ class _LowRank(Form):
         expand = self._outputs[1][:, :rank]  # (M, R)
         spatial = expand.T @ self.target.weight  # (R, D)
         weights = spatial.view(rank, self.c, self.kh, self.kw), expand.reshape(self.m, rank, 1, 1)
-        return Factors(_widened(weights, wanted - rank), expand @ spatial)
+        return Factors(widened(weights, wanted - rank), expand @ spatial)
 
 
 class _Bottleneck(Form):
@@ -303,7 +232,7 @@ class _Bottleneck(Form):
     def _outputs(self, a: int) -> tuple[Tensor, Tensor]:
         """How the outputs of the best kernel on `a` input directions vary: Zᵀ·Z is E[ŷ·ŷᵀ]."""
         explained = self._shared.explained[: a * self.kk]
-        return _falling(explained.T @ explained)
+        return falling(explained.T @ explained)
 
     def fit(self, kind: Bottleneck) -> Factors:
         m, c, kk = self.m, self.c, self.kk
@@ -320,88 +249,6 @@ class _Bottleneck(Form):
         if a > self.c or b > self.m:
             raise InputError(f"{kind} is wider inside than the {self.c} channels in or the {self.m} out: lower it.")
         return a, b
-
-
-class _Canonical(Form):
-    """1×1, depthwise K×K, 1×1: terms of rank 1 in outputs, inputs and pixels, each factor nearer in turn.
-
-    A canonical polyadic decomposition (Lebedev et al., arXiv 1412.6553, with K×K as one mode) in the norm of the
-    outputs.
-    """
-
-    @cached_property
-    def _begin(self) -> tuple[Tensor, Tensor]:
-        """Inputs (R, C) and pixels (R, K²) of the terms to begin with, the most used first.
-
-        Each direction of the outputs is a C×K² slice, whose singular vectors, in the norm of the mean moments of
-        channels and of pixels, are terms.
-        """
-        rows = self.target.weight
-        slices = (_falling(rows @ self.target.second @ rows.T)[1].T @ rows).view(self.m, self.c, self.kk)
-        channels = lower(self.blocks.diagonal(dim1=1, dim2=3).mean(-1)).T  # (C, C)
-        taps = lower(self.blocks.diagonal(dim1=0, dim2=2).mean(-1)).T  # (K², K²)
-        left, used, right = torch.linalg.svd(channels @ slices @ taps.T, full_matrices=False)
-        most = used.flatten().argsort(descending=True, stable=True)[: self.most]
-        inputs = torch.linalg.solve_triangular(channels, left, upper=True).mT.flatten(0, 1)[most]
-        pixels = torch.linalg.solve_triangular(taps, right.mT, upper=True).mT.flatten(0, 1)[most]
-        return _unit(inputs), _unit(pixels)
-
-    def fit(self, kind: Bottleneck) -> Factors:
-        wanted = kind.slices
-        if kind.ranks(self.dense) != (wanted, wanted):
-            raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
-        inputs, pixels = best = [terms[:wanted] for terms in self._begin]  # (R, C), (R, K²)
-        r, explained, even = len(inputs), 0.0, 0.0
-        each = (2 * STEPS + 5) * r * self.target.second.numel()
-        rounds = min(ROUNDS[self.alone], max(int(self.alone), WORK[self.alone] // each))
-        if rounds:
-            lost = 1 - self._explained(inputs, pixels, 0.0) / max(float(self.target.energy.sum()), 1e-300)
-            even = EVEN * max(0.0, lost)
-        for _ in range(rounds):
-            pixels = self._nearer(pixels[:, None], inputs[:, :, None], 1, even)
-            inputs = self._nearer(inputs[:, :, None], pixels[:, None], 2, even)
-            found = self._explained(inputs, pixels, even)
-            if found < explained:  # pushed too far
-                inputs, pixels = best
-                continue
-            explained, before, best = found, best, [inputs, pixels]
-            inputs, pixels = (_unit(now + PUSH * (now - then)) for now, then in zip(best, before))
-        inputs, pixels = best
-        terms = _terms(inputs, pixels)
-        last = self._last(terms, 0.0)
-        first, spatial = inputs.view(r, self.c, 1, 1), pixels.reshape(r, 1, self.kh, self.kw)
-        first, expand = _widened((first, last.T.reshape(self.m, r, 1, 1)), wanted - r)
-        spatial = torch.cat([spatial, spatial.new_zeros(wanted - r, *spatial.shape[1:])])
-        return Factors((first, spatial, expand), last.T @ terms)
-
-    def _last(self, terms: Tensor, even: float) -> Tensor:
-        """What makes the outputs of the terms (R, D) best: (R, M); see EVEN."""
-        gram = terms @ self.target.second @ terms.T
-        gram.diagonal().add_(even * gram.diagonal().mean())
-        return solve(gram, terms @ self.target.cross.T)
-
-    def _explained(self, inputs: Tensor, pixels: Tensor, even: float) -> float:
-        """Of the outputs' energy."""
-        terms = _terms(inputs, pixels)
-        return float((self._last(terms, even) * (terms @ self.target.cross.T)).sum())
-
-    def _nearer(self, mine: Tensor, other: Tensor, over: int, even: float) -> Tensor:
-        """One factor of the terms after some steps (R, ·), the last being what is best for now.
-
-        Arguments:
-            mine, other: inputs (R, C, 1) and pixels (R, 1, K²), or the other way round.
-            over: the dimension that `mine` hasn't.
-        """
-        last = self._last((mine * other).flatten(1), even)
-        both, pull = last @ last.T, (last @ self.target.cross).view(-1, self.c, self.kk)
-
-        def product(x: Tensor) -> Tensor:
-            seen = both @ ((x * other).flatten(1) @ self.target.second)
-            return (seen.view_as(pull) * other).sum(over, keepdim=True)
-
-        scale = both.diagonal()[:, None, None] * self.target.second.diagonal().mean()
-        found = _conjugate(product, mine, (pull * other).sum(over, keepdim=True), scale.clamp_min(1e-300))
-        return _unit(found.flatten(1))
 
 
 class _Permuted(Form):
@@ -438,49 +285,6 @@ def _projected(directions: Tensor, target: Target, inner: int) -> Prefixes:
     return Prefixes(gram, right.reshape(q * inner, -1))
 
 
-def _conjugate(product: Callable[[Tensor], Tensor], x: Tensor, wanted: Tensor, scale: Tensor) -> Tensor:
-    """A few steps of conjugate gradients from x towards product(x) = wanted (Hestenes and Stiefel 1952)."""
-    left = wanted - product(x)
-    step = left / scale
-    size = (left * step).sum()
-    for _ in range(STEPS):
-        seen = product(step)
-        curve = (step * seen).sum()
-        if not (size > 0 and curve > 0):  # there already
-            break
-        x, left = x + size / curve * step, left - size / curve * seen
-        before, size = size, (left * left / scale).sum()
-        step = left / scale + size / before * step
-    return x
-
-
-def _terms(inputs: Tensor, pixels: Tensor) -> Tensor:
-    """The products of inputs (R, C) and pixels (R, K²): (R, D)."""
-    return (inputs[:, :, None] * pixels[:, None]).flatten(1)
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Rows (n, d) of length 1, or of zeros."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
-
-
-def _falling(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (n,), the largest first, and their vectors (n, n) in columns."""
-    values, vectors = torch.linalg.eigh(moments)
-    return values.clamp_min(0).flip(-1), vectors.flip(-1)
-
-
-def _widened(weights: tuple[Tensor, Tensor], extra: int) -> tuple[Tensor, ...]:
-    """The same factors with `extra` idle channels between, for a rank beyond the full one."""
-    first, last = weights
-    if extra <= 0:
-        return weights
-    return (
-        torch.cat([first, first.new_zeros(extra, *first.shape[1:])]),
-        torch.cat([last, last.new_zeros(last.shape[0], extra, *last.shape[2:])], dim=1),
-    )
-
-
 def _form(kind: Kind) -> type[Form] | None:
     match kind:
         case Separable(order="depthwise_first"):
@@ -492,7 +296,7 @@ def _form(kind: Kind) -> type[Form] | None:
         case LowRank():
             return _LowRank if kind.slices == 1 else _Sliced
         case Bottleneck():
-            return _Bottleneck if kind.slices == 1 else _Canonical
+            return _Bottleneck if kind.slices == 1 else Canonical
         case Permuted():
             return _Permuted
     return None

@@ -11,7 +11,8 @@ from ..kinds import LowRank
 from .calibrate import RIDGE, mix_for
 from .candidates import candidates
 from .curvature import Curvature
-from .fit import family, form_of, rank_of, share_of
+from .fit import family, form_of, share_of
+from .form import rank_of
 from .observe import Observed
 from .plan import Option
 from .survey import Layer

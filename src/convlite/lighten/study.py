@@ -18,7 +18,7 @@ from .answers import Answers, answers
 from .calibrate import RIDGE, fitted
 from .choose import choose
 from .curvature import curvatures
-from .fit import Factors
+from .form import Factors
 from .images import gather, split
 from .latency import check_engine, layer_times, network_time
 from .observe import Observed, observe

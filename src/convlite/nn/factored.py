@@ -77,7 +77,7 @@ class BottleneckConv2d(Chain):
         slices: int = 1,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
-        parts = slices * groups
+        parts = _parts(slices, groups)
         a = parts * max(1, in_channels // 4 // parts) if rank_in is None else rank_in
         b = parts * max(1, out_channels // 4 // parts) if rank_out is None else rank_out
         expect_whole("rank", a, parts)
@@ -121,9 +121,9 @@ class LowRankConv2d(Chain):
         slices: int = 1,
     ) -> None:
         like: Any = {"device": device, "dtype": dtype}
-        parts = slices * groups
+        parts = _parts(slices, groups)
         mid = parts * max(1, out_channels // 4 // parts) if rank is None else rank
-        if slices < 1 or in_channels % parts or mid % parts:
+        if in_channels % parts or mid % parts:
             raise InputError(f"{parts} slices don't divide {in_channels} channels in and a rank of {mid}.")
         layers: dict[str, nn.Module] = {
             "spatial": nn.Conv2d(
@@ -133,3 +133,10 @@ class LowRankConv2d(Chain):
             "expand": nn.Conv2d(mid, out_channels, 1, groups=groups, bias=bias, **like),
         }  # fmt: skip
         super().__init__(layers, between)
+
+
+def _parts(slices: int, groups: int) -> int:
+    """All that work alone: the slices of every group."""
+    if slices < 1 or groups < 1:
+        raise InputError(f"Channels come in 1 slice and 1 group at least, given {slices} and {groups}.")
+    return slices * groups

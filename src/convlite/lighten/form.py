@@ -1,0 +1,96 @@
+"""What a closed form is, and what several of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kinds import Bottleneck, Conv, LowRank, Permuted, Separable
+from .target import Target, by_group
+
+
+class Factors:
+    """Weights of a kind's primitive convolutions, in order, and the dense kernel (M, D) they compose to.
+
+    Where a kind permutes channels, `orders` says which input and which output channel stands in each place.
+    """
+
+    def __init__(
+        self, weights: tuple[Tensor, ...], kernel: Tensor, orders: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        self.weights, self.kernel, self.orders = weights, kernel, orders
+
+    def unmixed(self, mix: Tensor) -> Factors:
+        """What gives y where these give `mix` (G, m, m) times y, group by group."""
+
+        def undone(rows: Tensor) -> Tensor:
+            return torch.linalg.solve(mix, by_group(rows, len(mix))).reshape(rows.shape)
+
+        last = self.weights[-1]
+        if self.orders is None:
+            last = undone(last)
+        else:
+            last = undone(last[self.orders[1].argsort()])[self.orders[1]]
+        return Factors((*self.weights[:-1], last), undone(self.kernel), self.orders)
+
+
+class Form(ABC):
+    """One kind's closed form for one layer.
+
+    Arguments:
+        kind: any of that family.
+        dense: the convolution.
+        target: what to come near.
+        most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks), where
+            several will be.
+    """
+
+    def __init__(self, kind: Any, dense: Conv, target: Target, most: int | None) -> None:
+        self.kind, self.dense, self.target = kind, dense, target
+        self.alone, self.most = most is None, most or rank_of(kind, dense)
+        self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
+        self.kk = self.kh * self.kw
+
+    @abstractmethod
+    def fit(self, kind: Any) -> Factors:
+        """The factors of that kind, with its rank."""
+
+    @property
+    def blocks(self) -> Tensor:
+        """S by input channel and pixel: (C, K², C, K²)."""
+        return self.target.second.view(self.c, self.kk, self.c, self.kk)
+
+
+def rank_of(kind: Any, dense: Conv) -> int:
+    """The number that a form's shared work depends on; of a sliced low rank that of each slice."""
+    match kind:
+        case Separable():
+            return kind.multiplier
+        case Bottleneck():
+            return kind.ranks(dense)[0]
+        case LowRank():
+            return kind.inner(dense) // kind.slices
+        case Permuted():
+            return kind.groups
+        case _:
+            return dense.m if kind.rank is None else kind.rank
+
+
+def falling(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (n,), the largest first, and their vectors (n, n) in columns."""
+    values, vectors = torch.linalg.eigh(moments)
+    return values.clamp_min(0).flip(-1), vectors.flip(-1)
+
+
+def widened(weights: tuple[Tensor, Tensor], extra: int) -> tuple[Tensor, ...]:
+    """The same factors with `extra` idle channels between, for a rank beyond the full one."""
+    first, last = weights
+    if extra <= 0:
+        return weights
+    return (
+        torch.cat([first, first.new_zeros(extra, *first.shape[1:])]),
+        torch.cat([last, last.new_zeros(last.shape[0], extra, *last.shape[2:])], dim=1),
+    )
