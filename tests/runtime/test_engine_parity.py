@@ -1,34 +1,54 @@
 """Every engine gives every family's answers, published and lightened, for one image and eight, at two sizes."""
 
 import copy
+from itertools import cycle
 
 import peers
 import pytest
 import torch
 from torch import nn
 
-from convlite.kinds import Asymmetric, Bottleneck, Permuted, Separable, Shuffled
+from convlite.kinds import Asymmetric, Bottleneck, Grouped, LowRank, Permuted, Separable, Shuffled
 from convlite.models import create
+from convlite.models.surgery import replace_
 from convlite.runtime import export, open_engine
 from convlite.runtime.optimise import difference
 
-NETS = [  # small members; the sizes are the least that the family takes without losing its pixels, and another
-    ("vgg11_bn", {"width": 0.125, "hidden": (16,)}, 32),
-    ("resnet20", {"conv": Separable(multiplier=2)}, 32),
-    ("resnet20", {"conv": Bottleneck()}, 32),
-    ("resnet20", {"conv": Asymmetric(2)}, 32),
-    ("resnet20", {"conv": Shuffled(4)}, 32),
-    ("resnet20", {"conv": Permuted(4)}, 32),
-    ("mobilenet_v3_small", {"width": 0.25}, 64),
-    ("shufflenet_v2_x0_5", {}, 64),
-    ("xception_small", {"width": 0.25, "depth": 1, "head": "deeplabv3plus", "num_classes": 3}, 64),
-]
+KINDS = (
+    Separable(multiplier=2),
+    Bottleneck(8, 8),
+    Bottleneck(16, 16, slices=16),
+    Asymmetric(4),
+    LowRank(16, slices=2),
+    Grouped(2),
+    Shuffled(4),
+    Permuted(4),
+)
 
 
-@pytest.mark.parametrize(("name", "options", "size"), NETS, ids=str)
-def test_every_engine_gives_the_networks_answers(name, options, size, tmp_path):
+def kinds_in_turn() -> nn.Module:
+    """A ResNet-20 with another kind in every layer."""
+    net = create("resnet20")
+    inner = [path for path, layer in net.named_modules() if isinstance(layer, nn.Conv2d) and layer.in_channels > 3]
+    return replace_(net, dict(zip(inner, cycle(KINDS))))
+
+
+NETS = {  # small members; the sizes are the least that the family takes without losing its pixels, and another
+    "vgg11_bn": (lambda: create("vgg11_bn", num_classes=10, width=0.125, hidden=(16,)), 32),
+    "kinds in turn": (kinds_in_turn, 32),
+    "mobilenet_v3_small": (lambda: create("mobilenet_v3_small", num_classes=10, width=0.25), 64),
+    "shufflenet_v2_x0_5": (lambda: create("shufflenet_v2_x0_5", num_classes=10), 64),
+    "deeplab": (
+        lambda: create("xception_small", num_classes=3, width=0.25, depth=1, head="deeplabv3plus"),
+        64,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "size"), NETS.values(), ids=NETS)
+def test_every_engine_gives_the_networks_answers(make, size, tmp_path):
     torch.manual_seed(0)
-    net = peers.randomise_(create(name, **{"num_classes": 10, **options})).eval()
+    net = peers.randomise_(make()).eval()
     exact = copy.deepcopy(net).double()
     made = export(net, tmp_path / "net.onnx", (3, size, size))
     sessions = [

@@ -24,7 +24,8 @@ from .target import Prefixes, Target, leading, solve
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
-LARGEST = 1200  # unknowns beyond which a depthwise factor is not solved for again
+LARGEST = 600, 1200  # unknowns beyond which depthwise factors stay: as one of many ranks, and alone
+PART = 2**22  # numbers that pointwise first holds at once
 
 
 def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) -> Form:
@@ -122,7 +123,7 @@ class _Sliced(Form):
         return gram, right.reshape(r * s, self.m)
 
     def _alternates(self, r: int) -> bool:
-        return r * self.c * self.kk <= LARGEST
+        return r * self.c * self.kk <= LARGEST[self.alone]
 
     def fit(self, kind: Any) -> Factors:
         m, r, (s, most, d) = self.m, rank_of(kind, self.dense), self._directions.shape
@@ -159,17 +160,21 @@ class _PointwiseFirst(Form):
         spread = second.diagonal(dim1=0, dim2=2).sum(-1)  # (K², K²): moments of the pixels over all channels
         depthwise = leading(slices, spread.expand(m, kk, kk), r)  # (M, r, K²)
         crossed = self.target.cross.view(m, c, kk)
+        by_pixel, by_channel = second.transpose(0, 1).reshape(kk, -1), second.reshape(c, -1)
         pointwise = torch.empty(m, r, c, dtype=slices.dtype, device=slices.device)
-        for i in range(m):  # one output channel at a time: memory stays small
-            d = depthwise[i]  # (r, K²)
-            a = pointwise[i]
+        for some in torch.arange(m, device=slices.device).split(
+            max(1, PART // (r * second.numel() // kk))
+        ):  # each output has its own
+            n, d, wanted = len(some), depthwise[some], crossed[some]  # (n, r, K²), (n, C, K²)
             for _ in range(1 if c * r > 32 else SWEEPS):
-                seen = torch.einsum("rk,ckdl,sl->rcsd", d, second, d).reshape(r * c, r * c)
-                a = solve(seen, torch.einsum("rk,ck->rc", d, crossed[i]).reshape(-1, 1)).view(r, c)
-                a = a / a.norm(dim=1, keepdim=True).clamp_min(1e-300)
-                seen = torch.einsum("rc,ckdl,sd->rksl", a, second, a).reshape(r * kk, r * kk)
-                d = solve(seen, torch.einsum("rc,ck->rk", a, crossed[i]).reshape(-1, 1)).view(r, kk)
-            depthwise[i], pointwise[i] = d, a
+                half = (d.flatten(0, 1) @ by_pixel).view(n, r * c * c, kk)
+                seen = (half @ d.mT).view(n, r, c, c, r).transpose(3, 4).reshape(n, r * c, r * c)
+                a = solve(seen, (d @ wanted.mT).view(n, -1, 1)).view(n, r, c)
+                a = a / a.norm(dim=2, keepdim=True).clamp_min(1e-300)
+                half = (a.flatten(0, 1) @ by_channel).view(n, r * kk, c, kk)
+                seen = (a[:, None] @ half).view(n, r * kk, r * kk)
+                d = solve(seen, (a @ wanted).view(n, -1, 1)).view(n, r, kk)
+            depthwise[some], pointwise[some] = d, a
         kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(m, c * kk)
         terms = pointwise.transpose(0, 1)  # t·M + m is term t of channel m
         return Factors((terms.reshape(r * m, c, 1, 1), depthwise.view(m, r, self.kh, self.kw)), kernel)

@@ -104,10 +104,11 @@ class Prefixes:
 def lower(gram: Tensor) -> Tensor:
     """L of L·Lᵀ = gram (…, n, n), positive semidefinite up to roundings, made definite by the least ridge."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
-    each = scale[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     ridge = RIDGE
     while True:  # a ridge of 1 makes anything definite that is no further from it than roundings
-        factor, failed = torch.linalg.cholesky_ex(gram + ridge * each)
+        damped = gram.clone()
+        damped.diagonal(dim1=-2, dim2=-1).add_(ridge * scale[..., None])
+        factor, failed = torch.linalg.cholesky_ex(damped)
         if not failed.any() or ridge >= 1:
             return factor
         ridge *= 10
