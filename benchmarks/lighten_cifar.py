@@ -1,9 +1,10 @@
 """A trained network made light, and beside it what others make of it with the same images, epochs and budget.
 
-    python benchmarks/lighten_cifar.py RUN --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N] [--distil EPOCHS]
+    python benchmarks/lighten_cifar.py [RUN] --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N] [--distil EPOCHS]
                                        [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
 
-RUN is the folder of a network trained with `convlite train`. All that is looked at is N pictures of the training
+RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by
+`convlite train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the training
 part without their labels (left out: all of it); the test part is scored once for each network made. With `--distil`
 every method's network is trained for as many epochs on these pictures towards the original's outputs (and with
 `--labels` towards their labels), by the same code and with the random shifts and flips of the run's own recipe. The
@@ -39,6 +40,7 @@ from convlite.preprocess import Preprocess
 from convlite.train import Recipe, augmentation, evaluate
 from convlite.train.seeds import derive
 
+BASE = Path(__file__).parent / "bases" / "resnet20"
 PROBES = 2  # further plans that ours builds to choose among
 HALVINGS = 12  # of the search for the rank that meets a budget
 
@@ -49,7 +51,7 @@ Make = Callable[[Study, float], nn.Module]
 def main() -> None:
     """Print a row for each budget, method and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=BASE)
     parser.add_argument("--data", required=True)
     parser.add_argument("--fewer", type=float, nargs="+", default=[2.2, 3.2, 6.0], metavar="TIMES")
     parser.add_argument("--images", type=int)
