@@ -263,6 +263,29 @@ def test_terms_of_a_canonical_decomposition_do_not_cancel_each_other(seed, c, m,
     assert terms.square().sum() < 30 * conv.weight.square().sum()
 
 
+@QUICK
+@given(st.integers(0, 99), st.integers(2, 5), st.integers(3, 6), st.integers(2, 5))
+def test_no_terms_near_those_found_are_much_better(seed, c, m, rank):
+    """Whatever the change of two factors, with the third solved for."""
+    conv = convolution(seed, c, m, (3, 3), bias=False)
+    root = torch.randn(9 * c, 9 * c, dtype=torch.float64) / (9 * c) ** 0.5
+    second = root @ root.T + 0.1 * torch.eye(9 * c, dtype=torch.float64)
+    module, error = decompose(conv, kinds.Bottleneck(rank, rank, slices=rank), second)
+    first, spatial, _ = (layer.weight.detach().flatten(1) for layer in module.children())
+    half = torch.linalg.cholesky(second)
+    wanted = conv.weight.flatten(1) @ half
+
+    def lost(inputs, pixels):
+        terms = torch.einsum("rc,rk->rck", inputs, pixels).flatten(1) @ half
+        found = torch.linalg.lstsq(terms.T, wanted.T).solution.T @ terms
+        return float((wanted - found).square().sum() / wanted.square().sum())
+
+    assert lost(first, spatial) == pytest.approx(error, rel=1e-6, abs=1e-9)
+    for size in (1e-3, 1e-2, 1e-1):
+        near = [x * (1 + size * torch.randn_like(x)) for x in (first, spatial)]
+        assert lost(*near) > 0.99 * error - 1e-9
+
+
 def test_dead_inputs_and_zero_weights_are_no_trouble():
     conv = nn.Conv2d(4, 6, 3, padding=1, bias=False)
     moments = torch.zeros(36, 36, dtype=torch.float64)
