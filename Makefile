@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/convlite demo --out convlite-demo
 
 test: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,15 +1,15 @@
 """A trained network made light, and beside it what others make of it with the same images, epochs and budget.
 
-    python benchmarks/lighten_cifar.py [RUN] --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N] [--distil EPOCHS]
-                                       [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
+    python benchmarks/lighten_cifar.py [RUN] --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N]
+                                       [--distil EPOCHS] [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
 
 RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by
-`convlite train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the training
-part without their labels (left out: all of it); the test part is scored once for each network made. With `--distil`
-every method's network is trained for as many epochs on these pictures towards the original's outputs (and with
-`--labels` towards their labels), by the same code and with the random shifts and flips of the run's own recipe. The
-others are uniform over the layers, at the largest rank or the least pruning that meets the budget; batch norms are
-measured anew for all of them.
+`convlite train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the
+training part without their labels (left out: all of it); the test part is scored once for each network made. With
+`--distil` every method's network is trained for as many epochs on these pictures towards the original's outputs
+(and with `--labels` towards their labels), by the same code and with the random shifts and flips of the run's own
+recipe. The others are uniform over the layers, at the largest rank or the least pruning that meets the budget;
+batch norms are measured anew for all of them.
 """
 
 from __future__ import annotations
