@@ -286,6 +286,15 @@ def test_no_terms_near_those_found_are_much_better(seed, c, m, rank):
         assert lost(*near) > 0.99 * error - 1e-9
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_changes_nothing(mode):
+    conv, kind = convolution(0, 4, 6, (3, 3)), kinds.Bottleneck(3, 3, slices=3)
+    _, error = decompose(conv, kind)
+    with mode():
+        _, again = decompose(conv, kind)
+    assert again == error
+
+
 def test_dead_inputs_and_zero_weights_are_no_trouble():
     conv = nn.Conv2d(4, 6, 3, padding=1, bias=False)
     moments = torch.zeros(36, 36, dtype=torch.float64)

@@ -16,9 +16,7 @@ from .target import lower, solve
 TRIES = 16, 96  # of other terms: as one of many ranks, and alone
 WORK = 2**33, 2**36  # multiply-accumulates beyond which there are fewer
 LEAST = 4  # tries, below which the terms to begin with are the last ones
-EVEN = (
-    1e-3  # of terms' power, for each part lost, added while they are tried: else they may grow against each other
-)
+EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
 HISTORY = 10  # of steps
 SHORT = 1e-6  # of the most used term's curvature, the least that any is taken to have
 
@@ -73,6 +71,7 @@ class Canonical(Form):
         last = solve(gram, right)
         return last, seen, float((last * right).sum())
 
+    @torch.inference_mode(False)  # gradients are taken whatever the caller's mode
     def _nearer(self, inputs: Tensor, pixels: Tensor, tries: int) -> tuple[Tensor, Tensor]:
         """Terms that lose less, of length 1, after so many tries of others (Liu and Nocedal 1989)."""
         energy, power = float(self.target.energy.sum()), float(self.target.second.diagonal().mean())

@@ -162,9 +162,8 @@ class _PointwiseFirst(Form):
         crossed = self.target.cross.view(m, c, kk)
         by_pixel, by_channel = second.transpose(0, 1).reshape(kk, -1), second.reshape(c, -1)
         pointwise = torch.empty(m, r, c, dtype=slices.dtype, device=slices.device)
-        for some in torch.arange(m, device=slices.device).split(
-            max(1, PART // (r * second.numel() // kk))
-        ):  # each output has its own
+        step = max(1, PART // (r * second.numel() // kk))
+        for some in torch.arange(m, device=slices.device).split(step):  # each output has its own factors
             n, d, wanted = len(some), depthwise[some], crossed[some]  # (n, r, K²), (n, C, K²)
             for _ in range(1 if c * r > 32 else SWEEPS):
                 half = (d.flatten(0, 1) @ by_pixel).view(n, r * c * c, kk)
