@@ -1,8 +1,9 @@
 """Eight bits in the place of thirty-two: weights by the channel, activations by the tensor, fitted to images.
 
-NNCF chooses the ranges and corrects the biases. What is added here: the loss is measured on images that nothing
-was fitted to, and where it is too large, layers go back to fp32 by what each of them does to the answers, depthwise
-ones first, since they have few numbers to average their errors over.
+NNCF chooses what is quantised, and the ranges. What is added here: the weights of a layer are rounded together (see
+`rounding`), the loss is measured on images that nothing was fitted to, and where it is too large, layers go back to
+fp32 by what each of them does to the answers, depthwise ones first, since they have few numbers to average their
+errors over.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ..errors import InputError, RunError, need
 from .exported import INPUT, Quantised
+from .rounding import round_
 
 Scores = Callable[[np.ndarray], np.ndarray]
 MAX_DROP = 0.01
@@ -97,6 +99,7 @@ def quantise(plain: Any, given: Calibration, run: Callable[[Any], Scores]) -> tu
     images, few = given.tested, given.tested[:RANKED_ON]
     expected = answers(run(plain), images)
     whole = _nncf(plain, given.fitted)
+    round_(whole, plain, given.fitted)
     layers = _layers(plain, whole)
 
     def cost(kept: Iterable[str]) -> Quantised:
@@ -212,6 +215,7 @@ def _nncf(plain: Any, images: Tensor) -> Any:
     """Everything in int8."""
     onnx, nncf = need("onnx", "ship"), _library()
     from nncf.quantization.advanced_parameters import OverflowFix, QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     model = onnx.ModelProto()
     model.CopyFrom(plain)
@@ -222,6 +226,9 @@ def _nncf(plain: Any, images: Tensor) -> Any:
         overflow_fix=OverflowFix.ENABLE,
         # NNCF would give each channel of a depthwise layer's input its own range, which onnxruntime can't run.
         activations_quantization_params=QuantizationParameters(per_channel=False),
+        # Its default, the mean of the images' ranges, cuts off what half of them have: the surest scores.
+        activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
+        disable_bias_correction=True,  # `round_` corrects them
     )
     with contextlib.redirect_stdout(sys.stderr):  # its bars
         return nncf.quantize(
