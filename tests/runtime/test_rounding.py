@@ -142,8 +142,25 @@ def test_a_network_of_all_layers_answers_nearer_than_with_roundings_apart(net, i
     assert together < 0.85 * loss(net, images, tmp_path / "apart.onnx") and together < 0.01
     assert seen == [
         ((1, 12, 36), (1, 36, 36), 64),
-        ((4, 4, 27), (4, 27, 27), 64),
-        ((16, 1, 9), (16, 9, 9), 127),  # not added in pairs
+        ((4, 4, 27), (4, 27, 27), 64),  # by a coarser scale than NNCF gives it
+        ((16, 1, 9), (16, 9, 9), 127),  # never added in pairs
         ((1, 24, 16), (1, 16, 16), 64),
         ((1, 10, 24), (1, 24, 24), 64),
     ]
+
+
+def test_sums_of_two_products_have_room_in_groups(tmp_path):
+    """Large inputs times large weights of one sign, where a processor may add them in 16 bits."""
+    torch.manual_seed(0)
+    first, grouped = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 3, groups=4)
+    with torch.no_grad():
+        first.bias += 2
+        grouped.weight.abs_()
+    net = nn.Sequential(first, nn.ReLU(), grouped, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    x = torch.rand(32, 3, 8, 8)
+    path = export(net, tmp_path / "a.onnx", (3, 8, 8), precision="int8", images=Calibration(x, max_drop=0.99)).path
+    with torch.no_grad():
+        expected = net(x).numpy()
+    for engine in ("onnxruntime", "openvino"):
+        found = open_engine(path, engine, "int8", threads=1)(x.numpy())
+        assert np.abs(found - expected).max() < 0.005 * expected.max()

@@ -24,6 +24,7 @@ from .exported import INPUT
 RIDGE = 0.01  # of the inputs' mean power, as in GPTQ: less than that in a direction is more chance than knowledge
 LARGEST = 2**13  # numbers that a group may read: moments of more would take gigabytes
 ROWS, LEAST_ROWS = 8, 2**13  # sampled patches: for each number that a group reads, and at least
+PAIRED = 64  # the largest integer of which two products with 8 bits have room in 16 (see `quantise`)
 _BATCH = 8
 _BLOCK = 128
 
@@ -61,7 +62,8 @@ def nearest(weight: Tensor, second: Tensor, scale: Tensor, limit: float) -> Tens
 def round_(quantised: Any, plain: Any, images: Tensor) -> None:
     """Round the weights of a quantised ONNX model anew, in place, for what its layers read of the images.
 
-    Scales stay as they are. Biases make up for what is left of the roundings' effect on an output's mean.
+    Scales stay as they are, but where a grouped layer's weights are too large for processors that add products in
+    pairs. Biases make up for what is left of the roundings' effect on an output's mean.
 
     Arguments:
         plain: the model that it was made from, whose nodes have the same names.
@@ -76,11 +78,15 @@ def round_(quantised: Any, plain: Any, images: Tensor) -> None:
         integers, scale, bias = numbers[layer.integers], numbers[layer.scale], numbers.get(layer.bias)
         before = layer.grouped(read(integers))  # (G, m, D)
         weight = layer.grouped(read(originals[layer.node.input[1]]))
+        limit = float(before.abs().max())
+        if limit > PAIRED and not layer.depthwise:  # a grouped one, which NNCF takes for depthwise
+            scale.CopyFrom(write(read(scale) * np.float32(limit / PAIRED), scale.name))
+            limit = PAIRED
         steps = torch.from_numpy(read(scale).astype(np.float64)).expand(weight.shape[0] * weight.shape[1])
         steps = steps.reshape(*weight.shape[:2], 1)
         if bias is not None:  # then only what varies counts
             second = second - mean[:, :, None] * mean[:, None]
-        after = nearest(weight, second, steps, float(before.abs().max()))
+        after = nearest(weight, second, steps, limit)
         integers.CopyFrom(write(layer.whole(after, integers.dims), integers.name))
         if bias is not None:
             change = ((weight - after * steps) @ mean[:, :, None]).flatten()  # (M,)
@@ -95,6 +101,7 @@ class _Layer:
     bias: str
     groups: int
     columns: int  # D, the numbers that a group reads
+    depthwise: bool  # a group reads one channel: no products are added in pairs
     turned: bool  # the weight is (D, M)
 
     def grouped(self, weight: np.ndarray) -> Tensor:
@@ -142,7 +149,8 @@ def _layers(quantised: Any, plain: Any) -> Iterator[_Layer]:
         if columns <= LARGEST:
             bias = inputs[2] if len(inputs) > 2 else ""
             integers, scale = source.input[:2]
-            yield _Layer(node, integers, scale, bias, said.get("group") or 1, columns, turned)
+            groups, depthwise = said.get("group") or 1, node.op_type == "Conv" and shape[1] == 1
+            yield _Layer(node, integers, scale, bias, groups, columns, depthwise, turned)
 
 
 def _moments(plain: Any, layers: Sequence[_Layer], images: Tensor) -> list[tuple[Tensor, Tensor]]:
