@@ -1,12 +1,16 @@
 """What stands around a convolution, on networks written in several ways."""
 
+import weakref
+
 import pytest
 import torch
 from nets import settled
 from torch import nn
 
 import convlite as cl
-from convlite.lighten.around import Around, around
+from convlite.lighten.around import Around, around, hooked
+from convlite.lighten.observe import Shortcuts, observe
+from convlite.lighten.survey import survey
 
 
 class Block(nn.Module):
@@ -80,3 +84,24 @@ def test_a_family_s_blocks_are_seen_through():
     identity = [f"stage{i}.block{j}" for i in (1, 2, 3) for j in (1, 2, 3) if j > 1 or i == 1]
     assert {path for path, at in found.items() if at.shortcut} == {f"{b}.branch.unit2.conv" for b in identity}
     assert found["stem.conv1.conv"] == Around("stem.conv1.norm")
+
+
+def test_shortcuts_are_let_go_once_they_are_taken():
+    """Or else a pass over all images would keep the inputs of every block."""
+    net = cl.create("resnet20").eval()
+    convs = {path: layer.conv for path, layer in survey(net, (3, 32, 32)).layers.items()}
+    images, modules = torch.randn(4, 3, 32, 32), dict(net.named_modules())
+    seen = observe(net, convs, images)
+    shortcuts, taken, alive = Shortcuts(modules, seen), [], []
+
+    def take(path):
+        def hook(module, args, y):
+            alive.append(sum(each() is not None for each in taken))
+            taken.append(weakref.ref(shortcuts.take(path)))
+
+        return hook
+
+    hooks = {modules[path]: take(path) for path, at in seen.items() if at.around.shortcut}
+    with torch.no_grad(), shortcuts.held(), hooked(hooks):
+        net(images)
+    assert len(alive) == 9 and max(alive) == 0

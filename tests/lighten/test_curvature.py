@@ -42,7 +42,7 @@ def test_effect_is_what_a_change_does_to_a_linear_network(images, bias, stride):
             changed[0].bias -= change @ seen["0"].means[0].float()
         off, answers = changed(images) - net(images), net(images)
     made = off.square().mean() / (answers - answers.mean(0)).square().mean()
-    assert felt.effect(change) == pytest.approx(float(made), rel=1e-3)
+    assert felt.effect(change) == pytest.approx(float(made), rel=5e-3)  # of samples with eight bits
 
 
 def test_an_even_network_feels_all_channels_alike_and_a_root_says_which_it_does_not(images):
@@ -61,7 +61,7 @@ def test_an_even_network_feels_all_channels_alike_and_a_root_says_which_it_does_
     felt = root @ root - EVEN * torch.eye(4)
     assert felt.diagonal().mean() == pytest.approx(1)
     assert felt[3].abs().max() < 1e-6  # nothing reads it
-    assert felt[0, 0] == pytest.approx(9 * float(felt[1, 1]), rel=1e-4)
+    assert felt[0, 0] == pytest.approx(9 * float(felt[1, 1]), rel=5e-3)
     assert felt[1, 2] == pytest.approx(float(felt[1, 1]), rel=1e-4)  # the outputs feel their sum alone
     torch.testing.assert_close(alone, (root @ root).diagonal().sqrt().diag())
 
@@ -86,6 +86,6 @@ def test_how_many_images_run_at_once_changes_nothing(images, monkeypatch, at_onc
     monkeypatch.setattr(
         sys.modules["convlite.lighten.answers"], "PIXELS", at_once * images.shape[2] * images.shape[3]
     )
-    assert curvatures(net, seen, images)["0"].effect(change) == pytest.approx(felt, rel=1e-3)
+    assert curvatures(net, seen, images)["0"].effect(change) == pytest.approx(felt, rel=5e-3)
     again = seen_by(net, images)["0"].sums
     torch.testing.assert_close(again.second, seen["0"].sums.second, rtol=1e-5, atol=1e-5)

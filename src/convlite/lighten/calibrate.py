@@ -50,13 +50,14 @@ def refit_(
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             at = seen[path]
             x = as_maps(args[0], dense[path], at.conv)
+            added = shortcuts.take(path) if at.around.shortcut else None
             own, aside = Sums.empty(at.conv, x.device), Sums.empty(at.conv, x.device)
             step = min(BATCH, -(-len(x) // ASIDE))
             for i, start in enumerate(range(0, len(x), step)):
                 here = slice(start, start + step)
                 wanted = at.wanted[here]
-                if at.around.shortcut:
-                    wanted = wanted - at.shortcut(shortcuts[path][here], here)
+                if added is not None:
+                    wanted = wanted - at.shortcut(added[here], here)
                 some = own if i % ASIDE else aside
                 some.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
             weight, sums = dense[path].weight, own + aside

@@ -22,6 +22,8 @@ from .target import lower
 
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
 NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them
+KEPT = torch.bfloat16  # their precision: far from exact each by itself, since so few are to tell of all
+PARTS = 2  # of a batch as others run it: gradients of all layers are in memory at once
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
 
@@ -34,7 +36,7 @@ class Curvature:
 
     def effect(self, change: Tensor) -> float:
         """Squared change of the outputs, relative to their variance, by a change of the kernel (M, D)."""
-        products = self.samples.flatten(1) @ change.flatten().to(self.samples.dtype)  # (S,)
+        products = self.samples.flatten(1).float() @ change.flatten().float()  # (S,)
         return float(products.double().square().mean())
 
     def root(self, second: Tensor) -> Tensor:
@@ -44,7 +46,8 @@ class Curvature:
         moments of patches (G, D, D) only the channels are left.
         """
         _, m, d = self.samples.shape
-        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))].unflatten(1, (len(second), -1))  # (S, G, m, D)
+        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))].float()
+        some = some.unflatten(1, (len(second), -1))  # (S, G, m, D)
         half = lower(second).to(some.dtype)
         white = torch.linalg.solve_triangular(half, some.mT, upper=False)  # (S, G, D, m)
         felt = torch.einsum("sgdm,sgdn->gmn", white, white).double()
@@ -64,7 +67,7 @@ def curvatures(
     generator = torch.Generator().manual_seed(seed)
     sizes = {path: (at.conv.m, columns_of(at.conv)) for path, at in seen.items()}
     samples = {
-        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, device=images.device)
+        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, dtype=KEPT, device=images.device)
         for path, (m, d) in sizes.items()
     }
     calls: list[tuple[str, Tensor, Tensor]] = []
@@ -76,7 +79,7 @@ def curvatures(
 
         return hook
 
-    power, sums, step = 0.0, dict[int, Tensor](), batch_of(images)
+    power, sums, step = 0.0, dict[int, Tensor](), -(-batch_of(images) // PARTS)
     with torch.enable_grad(), hooked({modules[path]: keep(path) for path in seen}):
         for start in range(0, len(images), step):
             calls.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def observe(
                 return
             at.wanted[here] = given
             if at.around.shortcut:
-                at.wanted[here] += at.shortcut(shortcuts[path], here)
+                at.wanted[here] += at.shortcut(shortcuts.take(path), here)
 
         return hook
 
@@ -114,17 +115,22 @@ class Shortcuts:
     def __init__(self, modules: Mapping[str, nn.Module], seen: Mapping[str, Observed]) -> None:
         self._from = {path: at.around.shortcut for path, at in seen.items() if at.around.shortcut}
         self._modules, self._inputs = modules, dict[str, Tensor]()
+        self._waiting = Counter[str]()
 
-    def __getitem__(self, path: str) -> Tensor:
-        return self._inputs[self._from[path]]
+    def take(self, path: str) -> Tensor:
+        """Once for each time that the network runs: when all convolutions have had theirs, it is let go."""
+        source = self._from[path]
+        self._waiting[source] -= 1
+        return self._inputs[source] if self._waiting[source] else self._inputs.pop(source)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The inputs of modules are kept, each until its module runs again."""
+        """The inputs of modules are kept, each until it is taken, or its module runs again."""
+        takers = Counter(self._from.values())
 
         def keep(path: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                self._inputs[path] = args[0]
+                self._inputs[path], self._waiting[path] = args[0], takers[path]
 
             return hook
 
