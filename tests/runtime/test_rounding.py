@@ -149,6 +149,23 @@ def test_a_network_of_all_layers_answers_nearer_than_with_roundings_apart(net, i
     ]
 
 
+def test_inputs_that_hardly_vary(tmp_path):
+    """Their squares are all mean, and differences of squares are all rounding."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 40, 1), nn.Conv2d(40, 8, 3)
+    with torch.no_grad():
+        first.weight *= 1e-4
+        first.weight[:20] = 0
+        first.bias += 2
+    net = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    x = torch.rand(32, 3, 8, 8)
+    path = export(net, tmp_path / "a.onnx", (3, 8, 8), precision="int8", images=Calibration(x, max_drop=0.99)).path
+    with torch.no_grad():
+        expected = net(x).numpy()
+    found = open_engine(path, "onnxruntime", "int8", threads=1)(x.numpy())
+    assert np.abs(found - expected).max() < 0.005 * np.abs(expected).max()
+
+
 def test_sums_of_two_products_have_room_in_groups(tmp_path):
     """Large inputs times large weights of one sign, where a processor may add them in 16 bits."""
     torch.manual_seed(0)

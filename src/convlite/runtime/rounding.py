@@ -24,6 +24,7 @@ from .exported import INPUT
 RIDGE = 0.01  # of the inputs' mean power, as in GPTQ: less than that in a direction is more chance than knowledge
 LARGEST = 2**13  # numbers that a group may read: moments of more would take gigabytes
 ROWS, LEAST_ROWS = 8, 2**13  # sampled patches: for each number that a group reads, and at least
+ROUNDINGS = 1e-5  # of the power about near the mean: float32 knows covariances no better
 PAIRED = 64  # the largest integer of which two products with 8 bits have room in 16 (see `quantise`)
 _BATCH = 8
 _BLOCK = 128
@@ -74,7 +75,7 @@ def round_(quantised: Any, plain: Any, images: Tensor) -> None:
     numbers, originals = _numbers(quantised), _numbers(plain)
     layers = list(_layers(quantised, plain))
     moments = _moments(plain, layers, images)
-    for layer, (second, mean) in track(zip(layers, moments), len(layers), "rounding weights"):
+    for layer, (varied, mean) in track(zip(layers, moments), len(layers), "rounding weights"):
         integers, scale, bias = numbers[layer.integers], numbers[layer.scale], numbers.get(layer.bias)
         before = layer.grouped(read(integers))  # (G, m, D)
         weight = layer.grouped(read(originals[layer.node.input[1]]))
@@ -84,8 +85,7 @@ def round_(quantised: Any, plain: Any, images: Tensor) -> None:
             limit = PAIRED
         steps = torch.from_numpy(read(scale).astype(np.float64)).expand(weight.shape[0] * weight.shape[1])
         steps = steps.reshape(*weight.shape[:2], 1)
-        if bias is not None:  # then only what varies counts
-            second = second - mean[:, :, None] * mean[:, None]
+        second = varied if bias is not None else varied + mean[:, :, None] * mean[:, None]
         after = nearest(weight, second, steps, limit)
         integers.CopyFrom(write(layer.whole(after, integers.dims), integers.name))
         if bias is not None:
@@ -154,7 +154,10 @@ def _layers(quantised: Any, plain: Any) -> Iterator[_Layer]:
 
 
 def _moments(plain: Any, layers: Sequence[_Layer], images: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Of what each layer reads of the images: second moments (G, D, D) and means (G, D), float64."""
+    """Of what each layer reads of the images: covariances (G, D, D) and means (G, D), float64.
+
+    Sums are taken about the mean of the first images: in float32 nothing would be left of small changes of much.
+    """
     onnx, onnxruntime = need("onnx", "ship"), need("onnxruntime", "ship")
     model = onnx.ModelProto()
     model.CopyFrom(plain)
@@ -162,14 +165,34 @@ def _moments(plain: Any, layers: Sequence[_Layer], images: Tensor) -> list[tuple
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    sums = [(torch.zeros(()), torch.zeros(()), 0)] * len(layers)
+    sums = [_Sums() for _ in layers]
     parts = images.split(_BATCH)
     for part in track(parts, len(parts), "what layers read"):
         given = {INPUT: part.numpy()}
         found = given | (dict(zip(names, session.run(names, given))) if names else {})
-        for i, layer in enumerate(layers):
+        for layer, total in zip(layers, sums):
             count = math.ceil(max(LEAST_ROWS, ROWS * layer.columns) / len(parts))
-            x = layer.reads(torch.from_numpy(found[layer.node.input[0]]), count, generator)  # (G, rows, D)
-            second, total, rows = sums[i]
-            sums[i] = second + (x.mT @ x).double(), total + x.sum(1).double(), rows + x.shape[1]
-    return [(second / rows, total / rows) for second, total, rows in sums]
+            total.add(layer.reads(torch.from_numpy(found[layer.node.input[0]]), count, generator))
+    return [total.moments() for total in sums]
+
+
+class _Sums:
+    """Over rows (G, rows, D), about the mean of the first ones."""
+
+    def __init__(self) -> None:
+        self._rows, self._about, self._first, self._second = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        if not self._rows:
+            self._about = x.mean(1, keepdim=True)  # (G, 1, D)
+        x = x - self._about
+        self._second = self._second + (x.mT @ x).double()
+        self._first = self._first + x.sum(1).double()
+        self._rows += x.shape[1]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        second, first = self._second / self._rows, self._first / self._rows  # (G, D, D), (G, D)
+        varied = second - first[:, :, None] * first[:, None]
+        power = second.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)  # (G, 1)
+        varied.diagonal(dim1=1, dim2=2).add_(ROUNDINGS * power)
+        return varied, first + self._about[:, 0].double()
