@@ -2,9 +2,9 @@
 
     python benchmarks/lighten_large.py [NETWORK ...] [--images N] [--size N] [--engine NAME] [--json FILE]
 
-Random weights and images: time and memory do not depend on them. For each network the seconds of the study, of
-the light network at half of the multiply-accumulates, and of the plan for a second budget, and the most memory that
-the process ever took. Then half of the dense time is asked for, and the light network is timed against the dense one,
+Random weights and images: time and memory do not depend on them. For each network the seconds of the study, of the
+light network at half of the multiply-accumulates, and of the plan for a second budget, and the most memory that the
+process ever took. Then half of the dense time is asked for, and the light network is timed against the dense one,
 in turn, in one run.
 """
 

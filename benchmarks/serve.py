@@ -1,7 +1,10 @@
 """`convlite serve` under many clients, beside its engine called directly on the same decoded pictures.
 
-    python benchmarks/serve.py a.onnx photos.tar --seconds 60
-    python benchmarks/serve.py a.onnx photos.tar --seconds 60 --hostile
+    python benchmarks/serve.py MODEL photos.tar --seconds 60
+    python benchmarks/serve.py MODEL photos.tar --seconds 60 --hostile
+
+MODEL is an exported file that says how pictures become its input, so that both sides open the same; or a family,
+such as xception, with random weights and pixels scaled to -1..1, exported for this.
 
 The service is a process of its own; clients and the direct calls share this one, and never run at the same time.
 Direct calls (batches as large as the service's, pictures decoded and scaled before) are timed before and after it;
@@ -19,6 +22,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -28,11 +32,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import convlite as cl
 from convlite.analyse.latency import machine
 from convlite.data.archives import tar
 from convlite.data.encoded import content_of
 from convlite.data.pictures import SUFFIXES, read
-from convlite.runtime import Predictor, predictor
+from convlite.models import FAMILIES
+from convlite.preprocess import Preprocess
+from convlite.runtime import Predictor, export, predictor
 
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
 SLOW = 2  # seconds that the service waits for a request in this benchmark
@@ -41,7 +48,7 @@ SLOW = 2  # seconds that the service waits for a request in this benchmark
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("model", help="an exported file, so that both sides open the same")
+    parser.add_argument("model", help="an exported file, or a family")
     parser.add_argument("photos", type=Path, help="a folder or tar archive of JPEG photographs")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
@@ -51,6 +58,22 @@ def main() -> None:
     parser.add_argument("--hostile", action="store_true")
     parser.add_argument("--sizes", action="store_true", help="only time the engine on batches of every size")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.model in FAMILIES:
+            given.model = exported(given.model, Path(folder))
+        measure(given)
+
+
+def exported(name: str, folder: Path) -> str:
+    """A family's network as a file."""
+    torch.manual_seed(0)
+    size = FAMILIES[name].input
+    how = Preprocess(size[1:], mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.9)
+    return str(export(cl.create(name).eval(), folder / f"{name}.onnx", size, preprocess=how).path)
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Print the figures of a file."""
     found = predictor(given.model, engine=given.engine, threads=given.threads)
     print(f"{given.model} on {found.session.name}, {found.session.threads} threads; {machine().processor}")
     if given.sizes:
