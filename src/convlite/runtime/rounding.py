@@ -117,15 +117,18 @@ class _Layer:
 
     def reads(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Up to `count` patches that it reads of (N, C, H, W), or rows of (..., D): (G, rows, D)."""
-        if self.node.op_type == "Conv":
-            said = {each.name: tuple(each.ints) for each in self.node.attribute}
-            top, left, bottom, right = said.get("pads", (0, 0, 0, 0))
-            steps = said.get("dilations", (1, 1)), (0, 0), said.get("strides", (1, 1))
-            x = F.pad(x, (left, right, top, bottom))
-            x = F.unfold(x, said["kernel_shape"], *steps).mT  # (N, H'·W', G·D)
-        rows = x.flatten(0, -2)
-        chosen = torch.randperm(len(rows), generator=generator)[:count]
-        return rows[chosen].unflatten(1, (self.groups, -1)).transpose(0, 1)
+        if self.node.op_type != "Conv":
+            rows = x.flatten(0, -2)
+            rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
+            return rows.unflatten(1, (self.groups, -1)).transpose(0, 1)
+        said = {each.name: tuple(each.ints) for each in self.node.attribute}
+        top, left, bottom, right = said.get("pads", (0, 0, 0, 0))
+        steps = said.get("dilations", (1, 1)), (0, 0), said.get("strides", (1, 1))
+        found, each = [], math.ceil(count / len(x))
+        for one in F.pad(x, (left, right, top, bottom)).split(1):  # all patches of many images are gigabytes
+            patches = F.unfold(one, said["kernel_shape"], *steps)[0]  # (G·D, H'·W')
+            found.append(patches[:, torch.randperm(patches.shape[1], generator=generator)[:each]])
+        return torch.cat(found, 1).unflatten(0, (self.groups, -1)).mT
 
 
 def _numbers(model: Any) -> Mapping[str, Any]:
