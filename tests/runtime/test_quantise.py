@@ -1,5 +1,6 @@
 """int8 keeps the answers within the bound, by leaving layers in fp32 where it must; and is int8."""
 
+import copy
 import json
 
 import numpy as np
@@ -124,6 +125,21 @@ def test_what_is_refused(net, images, files, tmp_path):
         Calibration(images, max_drop=1.0)
     with pytest.raises(InputError, match="holds int8 weights, and fp32 was asked for"):
         open_engine(files["tight.onnx"].path, "onnxruntime")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite(net, images, tmp_path, bad):
+    broken = copy.deepcopy(net)
+    with torch.no_grad():
+        broken[2].pointwise.weight[0, 0] = bad
+    with pytest.raises(InputError, match="scores for these images are not finite"):
+        export(broken, tmp_path / "a.onnx", SHAPE, precision="int8", images=images)
+    for place in (0, 3):  # fitted to, and held out
+        few = images[:8].clone()
+        few[place, 0, 0, 0] = bad
+        with pytest.raises(InputError, match="fit int8 to are not finite"):
+            Calibration(few)
     assert not list(tmp_path.iterdir())
 
 

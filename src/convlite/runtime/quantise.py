@@ -45,7 +45,7 @@ class Calibration:
         max_drop: how much of the accuracy, or of the agreement, may be lost.
 
     Raises:
-        InputError: too few images, of unlike sizes, or with other labels.
+        InputError: too few images, of unlike sizes, not finite, or with other labels.
     """
 
     images: Tensor
@@ -64,6 +64,8 @@ class Calibration:
                 f"The held-out images are {tuple(tested.shape)}, and those to fit to {tuple(self.images.shape)}: "
                 "give one or more of the same size."
             )
+        if not (self.images.isfinite().all() and tested.isfinite().all()):
+            raise InputError("Some of the images to fit int8 to are not finite: check how pictures are normalised.")
         if self.labels is not None and (self.held_out is None or len(self.labels) != len(tested)):
             raise InputError("Labels belong to the held-out images: give a label for each of these.")
         if not 0 <= self.max_drop < 1:
@@ -94,10 +96,13 @@ def quantise(plain: Any, given: Calibration, run: Callable[[Any], Scores]) -> tu
         The model, and what it cost.
 
     Raises:
+        InputError: the model's scores are not finite.
         RunError: the drop stays above the bound whatever is left in fp32.
     """
     images, few = given.tested, given.tested[:RANKED_ON]
     expected = answers(run(plain), images)
+    if not np.isfinite(expected).all():
+        raise InputError("The network's scores for these images are not finite: check its weights.")
     whole = _nncf(plain, given.fitted)
     round_(whole, plain, given.fitted)
     layers = _layers(plain, whole)
