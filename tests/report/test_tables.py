@@ -15,8 +15,10 @@ import convlite
 from convlite import Budget, kinds
 from convlite.analyse import alternatives, analyse, diff, examine, largest, modules, priced, summary, what_if
 from convlite.analyse.compare import compare
+from convlite.analyse.latency import Timing, machine
 from convlite.report import costs, figures, tables
 from convlite.runtime import Prediction
+from convlite.runtime.bench import Bench, Run
 from convlite.train import Epoch, History, Score
 
 
@@ -201,6 +203,16 @@ def test_two_networks_side_by_side():
     ms = {"1": {"median": 4.0, "q1": 3.8, "q3": 4.2}}
     measured = {"dense": dense | {"milliseconds": ms}, "light": light | {"milliseconds": ms}}
     assert "4 ±0.2 (1.0× as fast)" in printed(tables.side_by_side(measured))
+
+
+def test_ways_to_run_it_stand_in_one_line_each():
+    engines, timing = ("onnxruntime", "openvino", "convlite"), Timing(1234.5, 1004.5, 1304.5, 20, 1234.5)
+    made = tuple(
+        Run(name, "int8", 64, 2, timing, 1e3, 1e-1, 1.0, 0.875, 0.0, 1.242, 1234 * 2**20) for name in engines
+    )
+    text = printed(tables.bench(Bench((3, 32, 32), made, {}, machine(), 0.2)))
+    for name in engines:
+        assert re.search(rf"64 +{name} +int8 +1,234 ±150 +124% +1,234 +1e-01 +100\.0% +87\.5% +equal", text)
 
 
 def test_predictions():

@@ -20,8 +20,12 @@ def plain_table(*columns: str) -> Table:
 
 
 def spread(median: float, low: float, high: float) -> str:
-    """12.3 ±0.4: the median, and half of what lies between the quartiles."""
-    return f"{median:.3g} ±{(high - low) / 2:.2g}"
+    """12.3 ±0.4, or 1,230 ±40: the median, and half of what lies between the quartiles."""
+    return f"{_rounded(median, 3)} ±{_rounded((high - low) / 2, 2)}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    return f"{value:.{digits}g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def by_reason(found: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:

@@ -191,21 +191,20 @@ def bench(found: Bench) -> RenderableType:
     several = len({run.threads for run in found.runs}) > 1
     labelled = any(run.accuracy is not None for run in found.runs)
     table = plain_table(
-        ">N", "engine", "type", *([">threads"] if several else []), ">ms", ">images/s", ">of peak", ">MiB",
-        ">error", ">agree", *([">accuracy"] if labelled else []), "",
+        ">N", "engine", "type", *([">threads"] if several else []), ">ms", ">peak", ">MiB", ">error", ">agree",
+        *([">accuracy"] if labelled else []), "",
     )  # fmt: skip
     for batch in sorted({run.batch for run in found.runs}):
         best = found.fastest(batch)
         for run in sorted((run for run in found.runs if run.batch == batch), key=lambda run: run.timing.median):
             t = run.timing
-            mark = "" if run not in best else "fastest" if len(best) == 1 else "as fast"
-            peak = "" if run.of_peak is None else percent(run.of_peak)
+            mark = "" if run not in best else "best" if len(best) == 1 else "equal"
+            peak = "" if run.of_peak is None else percent(run.of_peak, 0)
             accuracy = "" if run.accuracy is None else percent(run.accuracy)
             table.add_row(
                 str(batch), run.engine, run.precision, *([str(run.threads)] if several else []),
-                spread(t.median, t.q1, t.q3), f"{run.images_per_second:,.0f}", peak,
-                "" if run.memory is None else f"{run.memory / 2**20:,.0f}", f"{run.error:.0e}",
-                percent(run.agreement), *([accuracy] if labelled else []), mark,
+                spread(t.median, t.q1, t.q3), peak, "" if run.memory is None else f"{run.memory / 2**20:,.0f}",
+                f"{run.error:.0e}", percent(run.agreement), *([accuracy] if labelled else []), mark,
             )  # fmt: skip
     here = found.machine
     notes = [f"{name}: {why}" for name, why in found.skipped.items()]
@@ -214,5 +213,7 @@ def bench(found: Bench) -> RenderableType:
         bound += f", or at most {percent(found.max_drop)} lost"
     notes.append(f"The fastest has {bound}; ways whose middle halves overlap are as fast as each other.")
     size = "×".join(map(str, found.shape))
-    notes.append(f"{size}, {here.processor}, {here.threads} threads, load {here.load}.")
+    notes.append(
+        f"{size}, {here.processor}, {here.threads} threads, load {here.load}; peak: of the rate that it reached."
+    )
     return Group(table, *map(Text, notes))
