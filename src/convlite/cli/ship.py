@@ -19,7 +19,7 @@ from ..runtime import ENGINES, PRECISIONS, read_exported
 from ..runtime import bench as measured
 from ..runtime import export as exported
 from ..runtime.bench import TOLERANCE
-from ..runtime.export import SUFFIXES, WEIGHTS
+from ..runtime.export import FORMATS, SUFFIXES, WEIGHTS
 from ..runtime.quantise import MAX_DROP, Calibration
 from .model import find
 from .options import Conv, Input, Json, Like, Model, Pretrained, Set, Size, show, size_of
@@ -42,7 +42,7 @@ def export(
     model: Model,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="The file to write: .onnx, .xml or .pt2.", show_default=False),
+        typer.Option("--out", metavar="FILE", help="To write: .onnx, .xml, .pt2 or .pte.", show_default=False),
     ],
     to: Annotated[
         str | None,
@@ -78,7 +78,7 @@ def export(
     weights = None if pretrained is None else read_weights(pretrained)
     found = find(model, conv=conv, settings=settings or (), pretrained=weights, trained=True, like=like)
     known, size = found.about.get("preprocess"), found.size(size_of(input))
-    form = to or next((name for name, suffix in SUFFIXES.items() if suffix == out.suffix), "")
+    form = to or FORMATS.get(out.suffix, "")
     if form not in SUFFIXES:
         raise InputError(f"--out {out} says no format: end it in {', '.join(SUFFIXES.values())}.")
     made = exported(
@@ -185,7 +185,7 @@ def _network(
     model: str, size: Size | None, conv: str | None, settings: Sequence[str], like: str | None
 ) -> tuple[nn.Module | str, Size | None, Any]:
     """The file that was exported, or the network to run; the size of its images, and what is known of it."""
-    if Path(model).suffix in SUFFIXES.values():
+    if Path(model).suffix in FORMATS:
         said = read_exported(model).to_dict()
         return model, size, {key: said[key] for key in ("preprocess", "classes") if said[key]}
     found = find(model, conv=conv, settings=settings, trained=True, like=like)

@@ -32,7 +32,12 @@ def check_engine(budget: Budget) -> None:
     Raises:
         InputError: the engine can't be used here.
     """
-    if budget.latency_ms is not None and (reason := why_not(budget.engine)) is not None:
+    if budget.latency_ms is None:
+        return
+    reason = why_not(budget.engine)
+    if reason is None and budget.engine == "executorch":
+        reason = "a file for it takes seconds to make, and hundreds of layers are timed; name another engine"
+    if reason is not None:
         raise InputError(f"Latency can't be measured on {budget.engine}: {reason}.")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..analyse import Machine, Timing, analyse, measure, peaks
 from ..analyse.latency import machine, using
 from ..errors import InputError, RunError
-from .engines import ENGINES, Array, Session, open_engine, runs_modules
+from .engines import ENGINES, Array, Session, open_engine, runs_modules, why_not
 from .export import export
 from .exported import read_exported
 from .footprint import footprint
@@ -189,6 +189,11 @@ def _sources(
     skipped = {}
     if memory and any(map(runs_modules, engines)):  # another process can't have the module
         sources[".pt2"] = export(network, folder / "network.pt2", shape, to="pt2").path
+    if "executorch" in engines and why_not("executorch") is None:
+        try:
+            sources[".pte"] = export(network, folder / "network.pte", shape, to="executorch").path
+        except InputError as error:
+            skipped["executorch"] = str(error)
     if {"onnxruntime", "openvino"} & set(engines):
         sources[".onnx"] = export(network, folder / "network.onnx", shape).path
         if "int8" in precisions:
@@ -217,7 +222,7 @@ def _open(
     sessions, counts = [], list(threads)
     for engine in engines:
         for precision in precisions:
-            if precision == "int8" and "int8" in skipped and not runs_modules(engine):
+            if engine in skipped or (precision == "int8" and "int8" in skipped and not runs_modules(engine)):
                 continue
             try:
                 source = _source(sources, engine, precision)

@@ -20,12 +20,12 @@ from ..files import cache, read_json, write_json
 from ..train.metrics import as_evaluated, device_of
 from .bench import TOLERANCE
 from .engines import DEFAULT, ENGINES, Array, Session, open_engine, runs_modules, why_not
-from .export import export
+from .export import FORMATS, export
 from .exported import read_exported
 from .optimise import optimise
 
 AUTO = "auto"
-# torch-compile takes longer than it mostly saves
+# torch-compile takes longer than it mostly saves, and so does making a file for executorch
 CANDIDATES = ("torch-channels-last", "convlite", "onnxruntime", "openvino")
 WORTH = 60.0  # seconds of work from which on the time for exporting and measuring comes back
 HANDFUL = 4  # images that are run without asking how long one takes
@@ -121,13 +121,14 @@ def _of_file(path: Path, threads: int | None) -> Ways:
 
 def _of(model: nn.Module, shape: tuple[int, int, int], folder: str, threads: int | None) -> Ways:
     """The engines for a module: what they need of it is only made when they are opened, and once."""
-    file = Path(folder) / "network.onnx"
 
     def exported(name: str) -> Session:
         if (reason := why_not(name)) is not None:
             raise InputError(f"The engine {name} can't be used: {reason}.")
+        suffix = ENGINES[name][1][0]
+        file = Path(folder) / f"network{suffix}"
         if not file.exists():
-            export(model, file, shape)
+            export(model, file, shape, to=FORMATS[suffix])
         return open_engine(file, name, threads=threads)
 
     def torch_engine(name: str) -> Session:

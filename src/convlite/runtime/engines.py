@@ -20,6 +20,7 @@ from torch import nn
 from .. import kernels
 from ..analyse.latency import using
 from ..errors import ConvliteError, InputError, need
+from . import executorch
 from .exported import read_exported
 from .native import native
 from .tape import Tapes
@@ -36,11 +37,12 @@ ENGINES = {  # the package that each needs, and the files it reads; these and co
     "convlite": ("torch", (".pt2",)),  # torch with convlite's own convolutions
     "onnxruntime": ("onnxruntime", (".onnx",)),
     "openvino": ("openvino", (".onnx", ".xml")),
+    "executorch": ("executorch", (".pte",)),
 }
 _PLACE = re.compile(r"(Exception from|Check '[^']*' failed at) \S+:\d+:\s*")  # where in OpenVINO's sources
 SHAPES = 2  # of images, the first to come, that openvino plans for by themselves: 5 to 8% less time than for any
 Shape = tuple[int, ...]
-DEFAULT = {".pt2": "torch", ".onnx": "onnxruntime", ".xml": "openvino"}
+DEFAULT = {".pt2": "torch", ".onnx": "onnxruntime", ".xml": "openvino", ".pte": "executorch"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def why_not(engine: str) -> str | None:
         raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
     package = ENGINES[engine][0]
     if importlib.util.find_spec(package) is None:
-        return f"{package} is not installed: run pip install 'convlite[ship]'"
+        extra = executorch.EXTRA if engine == "executorch" else "ship"
+        return f"{package} is not installed: run pip install 'convlite[{extra}]'"
     return kernels.why_not() if engine == "convlite" else None
 
 
@@ -127,7 +130,8 @@ def load(path: Path, engine: str, precision: str, threads: int) -> Run:
         return _convlite(torch.export.load(path), precision, threads)
     if engine.startswith("torch"):
         return _torch(torch.export.load(path).module(), engine, precision, threads)
-    return (_onnxruntime if engine == "onnxruntime" else _openvino)(path, precision, threads)
+    own = {"onnxruntime": _onnxruntime, "openvino": _openvino, "executorch": executorch.opened}
+    return own[engine](path, precision, threads)
 
 
 def threads_of(asked: int | None) -> int:

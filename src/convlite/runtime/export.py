@@ -18,6 +18,7 @@ from ..errors import InputError, RunError, need
 from ..files import check_writable, write_json, write_whole
 from ..preprocess import Preprocess
 from .engines import DEFAULT, load, open_engine
+from .executorch import lowered
 from .exported import INPUT, OUTPUT, Exported
 from .optimise import difference, optimise
 from .quantise import Calibration, quantise
@@ -25,7 +26,8 @@ from .trace import quiet, traced
 from .weights import halve, rounded_
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "executorch": ".pte"}
+FORMATS = {suffix: name for name, suffix in SUFFIXES.items()}
 OPSET = 18
 _TOLERANCE = 1e-4  # of the largest score, between the network and its file
 
@@ -46,10 +48,11 @@ def export(
     Batch norms are folded first (see `optimise`). The file is run before it is kept, and its answer compared.
 
     Arguments:
-        out: the file to write, which ends in .onnx, .xml (OpenVINO) or .pt2 (torch.export). Beside it stands
-            a JSON file of that name and .json: input, preprocessing, classes.
+        out: the file to write, which ends in .onnx, .xml (OpenVINO), .pt2 (torch.export) or .pte (ExecuTorch: of
+            that size alone, and one image at a time). Beside it stands a JSON file of that name and .json: input,
+            preprocessing, classes.
         shape: channels, height and width that the network is made for.
-        to: "onnx", "openvino" or "pt2".
+        to: "onnx", "openvino", "pt2" or "executorch".
         precision: of the weights. "fp16" and "bf16" halve the file: engines compute with the rounded weights in
             fp32, or in what they are asked for. "int8" is what engines compute in (see `quantise`).
         images: for "int8", float32 (N, C, H, W), as the network takes them; or with labels and a bound.
@@ -76,6 +79,9 @@ def export(
         if to == "pt2":
             program = traced(light, example)
             torch.export.save(program, file)
+        elif to == "executorch":
+            program = traced(light, example[:1], any_size=False, any_batch=False)
+            file.write_bytes(lowered(program))
         else:
             program, graph = _portable(light, example, file)
             if calibration is not None:
@@ -108,8 +114,10 @@ def _calibration(
     """What int8 is fitted to; None for the other precisions."""
     if precision not in WEIGHTS:
         raise InputError(f"There is no precision {precision!r} of weights: give one of {', '.join(WEIGHTS)}.")
-    if to == "pt2" and precision != "fp32":
-        raise InputError(f"A .pt2 file is written in fp32 only, not {precision}: export to onnx or openvino.")
+    if to in ("pt2", "executorch") and precision != "fp32":
+        raise InputError(
+            f"A {SUFFIXES[to]} file is written in fp32 only, not {precision}: export to onnx or openvino."
+        )
     if precision != "int8":
         return None
     if images is None:

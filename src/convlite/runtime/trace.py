@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,18 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 
-def traced(light: nn.Module, example: Tensor, any_size: bool = True) -> torch.export.ExportedProgram:
+def traced(
+    light: nn.Module, example: Tensor, any_size: bool = True, any_batch: bool = True
+) -> torch.export.ExportedProgram:
     """Traced for any batch and size; a network that fixes one of them has it fixed.
 
     Arguments:
-        example: of two images or more: a batch of one would be taken for the only one.
+        example: of two images or more, for any batch: a batch of one would be taken for the only one.
 
     Raises:
         InputError: the network can't be traced.
     """
-    dynamic = {0: torch.export.Dim.DYNAMIC}
+    dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC} if any_batch else {}
     if any_size:
         dynamic |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     try:
