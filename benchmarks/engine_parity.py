@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/engine_parity.py [FAMILY ...] [--json FILE]
 
 The figure is the largest difference of a score from the same network in float64, relative to the largest score,
-over one image, eight, and two of a second size where the file takes any. The weights are random. ExecuTorch is among
-them where it is installed; "refused" is a network that it can't express.
+over one image, eight, and two of a second size where the file takes any. The weights are random. ExecuTorch is
+among them where it is installed; "refused" is a network that it can't express.
 """
 
 from __future__ import annotations
