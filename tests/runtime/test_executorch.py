@@ -11,7 +11,6 @@ from torch import nn
 
 from convlite import Budget, create
 from convlite.errors import InputError
-from convlite.kinds import Separable
 from convlite.lighten.latency import check_engine
 from convlite.runtime import bench, export, open_engine, why_not
 from convlite.runtime.executorch import opened
@@ -45,11 +44,13 @@ def test_any_number_of_images_is_answered(net, file):
         assert difference(expected, torch.from_numpy(session(images.numpy()))) < 1e-5
 
 
-def test_channels_that_change_places(tmp_path):
+def test_channels_that_change_places_or_are_compared(tmp_path):
+    """What XNNPACK has not: the shuffle of a ShuffleNet, the local response norm of the first Inception."""
     torch.manual_seed(0)
-    net = peers.randomise_(create("shufflenet_v2_x0_5", num_classes=10, conv=Separable())).eval()
-    made = export(net, tmp_path / "a.pte", (3, 64, 64), to="executorch")
-    images = torch.randn(3, 3, 64, 64)
+    layers = [nn.Conv2d(3, 12, 3), nn.LocalResponseNorm(5, alpha=0.1), nn.ChannelShuffle(3), nn.Conv2d(12, 8, 3, 2)]
+    net = nn.Sequential(*layers, nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    made = export(net, tmp_path / "a.pte", SHAPE, to="executorch")
+    images = torch.randn(3, *SHAPE)
     with torch.no_grad():
         expected = copy.deepcopy(net).double()(images.double())
     session = open_engine(made.path, "executorch", threads=1)
@@ -63,7 +64,7 @@ def test_bench_has_it_beside_the_others(net):
 
 
 def test_what_it_cant_express_is_named(tmp_path):
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LocalResponseNorm(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool3d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     with pytest.raises(InputError, match="avg_pool3d"):
         export(net, tmp_path / "a.pte", SHAPE, to="executorch")
     assert not list(tmp_path.iterdir())

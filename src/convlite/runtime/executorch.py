@@ -6,12 +6,14 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..errors import InputError, need
 from .trace import quiet
@@ -35,6 +37,7 @@ def lowered(program: torch.export.ExportedProgram) -> bytes:
         exir = need("executorch.exir", EXTRA)
         xnnpack = need("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
         try:
+            program = program.run_decompositions({torch.ops.aten.avg_pool3d.default: _over_channels})
             edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             made = edge.to_executorch()
         except Exception as error:  # each of its passes raises its own
@@ -82,6 +85,14 @@ def opened(path: Path, precision: str, threads: int) -> Callable[[np.ndarray], n
             raise InputError(f"executorch can't run {path.name} on images {images.shape}: {reason}") from error
 
     return run
+
+
+def _over_channels(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *how: Any) -> Tensor:
+    """The pool that torch makes local response norms of, (N, 1, C, H, W) -> (N, 1, C', H, W), in two dimensions."""
+    if len(kernel) != 3 or [*kernel[1:], *(stride or kernel)] != [1] * 5 or (how and set(how[0]) != {0}) or how[2:]:
+        return NotImplemented
+    pooled = F.avg_pool2d(x.flatten(3), (kernel[0], 1), 1)
+    return pooled.unflatten(3, x.shape[3:])
 
 
 def _runtime() -> Any:
