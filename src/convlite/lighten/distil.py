@@ -16,8 +16,8 @@ from ..train.recipe import Recipe
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 
-RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the root of the error to begin with:
-PACE = 3e-3  # what is nearly right is soon spoilt by larger steps
+RATES = 1e-4, 5e-3  # the least and the largest; between them PACE times the root of the error to begin with:
+PACE = 1e-2  # what is nearly right is soon spoilt by larger steps
 LOOK = 256  # images that this error is measured on
 SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
