@@ -11,7 +11,7 @@ from PIL import Image
 
 from convlite import models
 from convlite.cli import main
-from convlite.errors import RunError
+from convlite.errors import InputError, RunError, need
 from convlite.models.saved import save
 
 TINY = """
@@ -209,3 +209,13 @@ def test_stopping_is_exit_code_130(here, capsys, monkeypatch):
 
     monkeypatch.setattr("convlite.cli.training.fit", stops)
     assert "Stopped" in said(["train", "--model", "resnet20", "--data", "good", "--out", "new"], capsys, code=130)
+
+
+@pytest.mark.parametrize("error", ["ImportError('no libm.so')", "AttributeError('no ops.nms')", "OSError()"])
+def test_an_installed_package_that_does_not_load_is_named(error, tmp_path, monkeypatch):
+    (tmp_path / "broken_here.py").write_text(f"raise {error}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"broken_here, which is installed and does not load .*ship"):
+        need("broken_here", "ship")
+    with pytest.raises(InputError, match="'missing_here', which is not installed"):
+        need("missing_here", "ship")

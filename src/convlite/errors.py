@@ -42,7 +42,7 @@ def need(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say in one sentence how to install it.
 
     Raises:
-        InputError: the module is not installed.
+        InputError: the module is not installed, or it is and does not load.
     """
     try:
         return importlib.import_module(module)
@@ -50,3 +50,8 @@ def need(module: str, extra: str) -> ModuleType:
         raise InputError(
             f"This needs the package {error.name!r}, which is not installed: run pip install 'convlite[{extra}]'."
         ) from None
+    except (ImportError, OSError, AttributeError) as error:  # a system library, or versions that don't fit
+        raise InputError(
+            f"This needs {module}, which is installed and does not load ({error}): "
+            f"run pip install --force-reinstall 'convlite[{extra}]'."
+        ) from error
