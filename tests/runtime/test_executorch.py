@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import peers
@@ -90,3 +92,10 @@ def test_what_is_refused(net, file, tmp_path):
     assert open_engine(file.path, "executorch", threads=2).threads == 2
     with pytest.raises(InputError, match="name another engine"):
         check_engine(Budget(latency_ms=1.0, engine="executorch"))
+
+
+def test_nothing_is_said_that_its_user_can_t_use(tmp_path):
+    """What its packages write as they are first imported, in a process where they are not yet."""
+    command = [sys.executable, "-m", "convlite", "export", "resnet20", "--to", "executorch", "--out", "net.pte"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -38,8 +38,9 @@ def traced(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What torch's exporters say to their own developers."""
-    names = "torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes"
+    """What torch's exporters, and what they import, say to their own developers is not heard."""
+    exporters = "torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes"
+    names = *exporters, "torchao", "torch.utils._pytree"
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
