@@ -121,9 +121,10 @@ def theirs(make: Make, known: Study, share: float, epochs: int, augment: Augment
     """A peer's network, with its batch norms measured anew, distilled as ours is where that brings it nearer."""
     light = make(known, share).eval()
     restate_norms_(light, known.sample.images)
+    if not epochs:
+        return light
     before = copy.deepcopy(light)
-    if epochs:
-        distil_(light, known.original, known.trained, epochs=epochs, seed=seed, augment=augment)
+    distil_(light, known.original, known.trained, epochs=epochs, seed=seed, augment=augment)
     return min((light, before), key=known.unseen.error)
 
 

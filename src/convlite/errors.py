@@ -50,8 +50,9 @@ def need(module: str, extra: str) -> ModuleType:
         raise InputError(
             f"This needs the package {error.name!r}, which is not installed: run pip install 'convlite[{extra}]'."
         ) from None
-    except (ImportError, OSError, AttributeError) as error:  # a system library, or versions that don't fit
+    except Exception as error:  # a package that is broken may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"This needs {module}, which is installed and does not load ({error}): "
-            f"run pip install --force-reinstall 'convlite[{extra}]'."
+            f"This needs {module}, which is installed and does not load ({reason}): uninstall its package and run "
+            f"pip install 'convlite[{extra}]'."
         ) from error

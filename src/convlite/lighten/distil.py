@@ -65,9 +65,9 @@ def distil_(
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
     trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=rate_for(known.first(LOOK).error(light)), weight_decay=1e-4, fused=True
-    )
+    real = all(parameter.is_floating_point() for parameter in trained)  # what one fused step is written for
+    rate = rate_for(known.first(LOOK).error(light))
+    optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4, fused=True if real else None)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULE.rate_at((step + 0.5) / steps))
     light.train()
     for module in light.modules():
