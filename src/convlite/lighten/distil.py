@@ -22,7 +22,7 @@ LOOK = 256  # images that this error is measured on
 SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
-LABELS = 0.3  # and the labels, where there are any
+LABELS = 0.1  # and the labels, where there are any: more would drown what the original says
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
 # and few steps would be too few to average new ones.
