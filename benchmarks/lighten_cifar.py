@@ -3,13 +3,14 @@
     python benchmarks/lighten_cifar.py [RUN] --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N]
                                        [--distil EPOCHS] [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
 
-RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by
-`convlite train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the
-training part without their labels (left out: all of it); the test part is scored once for each network made. With
-`--distil` every method's network is trained for as many epochs on these pictures towards the original's outputs
-(and with `--labels` towards their labels), by the same code and with the random shifts and flips of the run's own
-recipe. The others are uniform over the layers, at the largest rank or the least pruning that meets the budget;
-batch norms are measured anew for all of them.
+RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by `convlite
+train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the training
+part without their labels (left out: all of it); the test part is scored once for each network made, or, of a run
+with `--hold-out`, the pictures that were held out of it: so are settings chosen. With `--distil` every method's
+network is trained for as many epochs on these pictures towards the original's outputs (and with `--labels` towards
+their labels), by the same code and with the random shifts and flips of the run's own recipe. The others are
+uniform over the layers, at the largest rank or the least pruning that meets the budget; batch norms are measured
+anew for all of them.
 """
 
 from __future__ import annotations
@@ -63,12 +64,15 @@ def main() -> None:
     given = parser.parse_args()
     about = read_config(given.run)["about"]
     data = cl.data.load(given.data, preprocess=Preprocess.from_dict(about["preprocess"]))
+    if held_out := about["training"].get("held_out"):
+        data = data.holdout(held_out)
     augment = augmentation(Recipe.from_dict(about["training"]["recipe"]), data)
     net = cl.load(given.run)
     base, here = accuracy(net, data), machine()
     print(f"{here.processor}, {here.threads} threads, torch {here.torch}, load {here.load}")
     how = f"--distil {given.distil}{' --labels' if given.labels else ''}"
-    print(f"{given.run.name}: {100 * base:.2f}% on {len(data.test)} test pictures; {how}\n")
+    part = "held-out" if held_out else "test"
+    print(f"{given.run.name}: {100 * base:.2f}% on {len(data.test)} {part} pictures; {how}\n")
     print("fewer MACs  method              seed  accuracy  change  seconds")
     rows = []
     for seed in given.seeds:

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from convlite import data as datasets
 from convlite.cli import main
 from convlite.models import create, saved
 from convlite.models.saved import load
-from convlite.train import checkpoint
+from convlite.train import checkpoint, evaluate
 from convlite.train.run import Run
 
 TINY = ["--model", "xception_small", "--set", "width=0.25", "--set", "depth=1"]
@@ -63,6 +64,17 @@ def test_what_a_run_leaves(run, ask, pictures):
     assert [line["number"] for line in lines] == [1, 2] and lines[1]["test_accuracy"] is not None
     best = ask("evaluate", run / "best", "--data", pictures)
     assert best["accuracy"] == max(line["test_accuracy"] for line in lines)
+
+
+def test_settings_are_chosen_on_pictures_held_out_of_the_training_part(ask, pictures, tmp_path, capsys):
+    arguments = ["train", *TINY, "--data", pictures, "--epochs", 1, "--out", tmp_path / "a"]
+    answer = ask(*arguments, "--hold-out", 0.25)
+    parts = datasets.load(pictures).holdout(0.25)
+    assert answer["count"] == len(parts.test) == 7
+    assert evaluate(load(tmp_path / "a"), parts.test, parts, progress=False).top1 == answer["accuracy"]
+    assert saved.read_config(tmp_path / "a")["about"]["training"]["held_out"] == 0.25
+    assert main([*map(str, arguments), "--resume"]) == 2
+    assert "is another" in capsys.readouterr().err
 
 
 def test_the_confusion_is_drawn_and_told(run, ask, pictures, tmp_path):
@@ -173,6 +185,7 @@ REFUSED = {
     "--model resnet20 --freeze stam": "no flow or step 'stam'",
     "--model resnet20 --precision fp8": "no precision 'fp8'",
     "--model resnet20 --recipe modren": "did you mean modern",
+    "--model resnet20 --hold-out 1": "between 0 and 1",
     "--model resnet20 --with rat=1": "did you mean rate",
     "--model resnet20 --with rate": "--with takes OPTION=VALUE, as rate=0.1",
     "--model resnet20 --with rate=high": "rate is of type float",

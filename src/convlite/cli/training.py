@@ -75,6 +75,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out, if there is one.")
     ] = False,
+    hold_out: Annotated[
+        float,
+        typer.Option(
+            "--hold-out",
+            metavar="SHARE",
+            help="Learn without this share of the training pictures and measure on it, not on the test part: what "
+            "settings are chosen on.",
+        ),
+    ] = 0.0,
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", metavar="N", min=1, help="Passes over the pictures; the recipe's where left out."),
@@ -163,6 +172,8 @@ def train(
         data, size_of(input), about_of(name, weights), skip_corrupt, any_classes=source is not None,
         classes=classes, ignore=ignore, streaming=streaming,
     )  # fmt: skip
+    if hold_out:
+        loaded = loaded.holdout(hold_out)
     _say(f"data: {loaded.describe()}")
     usual = "finetune" if source or pretrained else "digits" if loaded.ignore is None else "segment"
     how = _recipe(recipe_name or usual, changes, epochs)

@@ -37,6 +37,7 @@ class Data:
         source: what it was loaded from.
         broken: why, by file, for what could not be read and was left out; grows while files are decoded.
         ignore: where labels are masks, the value in them that is no class; None where labels are classes.
+        held_out: the share of the training part that `test` is, where it was cut from there; 0 otherwise.
     """
 
     train: Source
@@ -46,6 +47,7 @@ class Data:
     source: str
     broken: dict[str, str] = field(default_factory=dict)
     ignore: int | None = None
+    held_out: float = 0.0
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -75,11 +77,11 @@ class Data:
         Raises:
             InputError: nothing would be left on one side.
         """
-        count = round(share * len(self.train))
+        count = round(share * len(self.train)) if 0 < share < 1 else 0
         if not 0 < count < len(self.train):
             raise InputError(
                 f"A held-out share of {share} of {len(self.train)} images leaves one side empty: "
                 "give a share between 0 and 1."
             )
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return replace(self, train=self.train[order[count:]], test=self.train[order[:count]])
+        return replace(self, train=self.train[order[count:]], test=self.train[order[:count]], held_out=share)
