@@ -1,6 +1,7 @@
 # Each target works on a fresh clone of a machine that has only Python 3.11 and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test check clean
 
@@ -15,10 +16,12 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Packages are compiled on all cores, which pip does on one; some hold files that are no Python of today.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[train,test,dev]"
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[train,test,dev]"
+	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
 	touch $@
 
 clean:
