@@ -64,8 +64,9 @@ def main() -> None:
     given = parser.parse_args()
     about = read_config(given.run)["about"]
     data = cl.data.load(given.data, preprocess=Preprocess.from_dict(about["preprocess"]))
-    if held_out := about["training"].get("held_out"):
-        data = data.holdout(held_out)
+    held_out = about["training"].get("held_out", [])
+    for cut in held_out:
+        data = data.holdout(*cut)
     augment = augmentation(Recipe.from_dict(about["training"]["recipe"]), data)
     net = cl.load(given.run)
     base, here = accuracy(net, data), machine()

@@ -72,7 +72,7 @@ def test_settings_are_chosen_on_pictures_held_out_of_the_training_part(ask, pict
     parts = datasets.load(pictures).holdout(0.25)
     assert answer["count"] == len(parts.test) == 7
     assert evaluate(load(tmp_path / "a"), parts.test, parts, progress=False).top1 == answer["accuracy"]
-    assert saved.read_config(tmp_path / "a")["about"]["training"]["held_out"] == 0.25
+    assert saved.read_config(tmp_path / "a")["about"]["training"]["held_out"] == [[0.25, 0]]
     assert main([*map(str, arguments), "--resume"]) == 2
     assert "is another" in capsys.readouterr().err
 

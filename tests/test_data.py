@@ -97,7 +97,7 @@ def test_holdout_parts_train_and_leaves_test_alone():
     original = found.train.pixels.flatten(1).numpy()
     assert np.array_equal(together[np.lexsort(together.T)], original[np.lexsort(original.T)])
     assert torch.equal(part.test.labels, found.holdout(0.25, seed=3).test.labels)
-    assert (found.held_out, part.held_out) == (0, 0.25)
+    assert part.holdout(0.5).held_out == ((0.25, 3), (0.5, 0)) and not found.held_out
     for share in (1.0, -0.1, 1e-9, float("nan"), float("inf")):
         with pytest.raises(InputError, match="one side empty"):
             found.holdout(share)

@@ -80,6 +80,8 @@ def train(
         typer.Option(
             "--hold-out",
             metavar="SHARE",
+            min=0.0,
+            max=1.0,
             help="Learn without this share of the training pictures and measure on it, not on the test part: what "
             "settings are chosen on.",
         ),

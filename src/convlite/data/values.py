@@ -37,7 +37,7 @@ class Data:
         source: what it was loaded from.
         broken: why, by file, for what could not be read and was left out; grows while files are decoded.
         ignore: where labels are masks, the value in them that is no class; None where labels are classes.
-        held_out: the share of the training part that `test` is, where it was cut from there; 0 otherwise.
+        held_out: (share, seed) of each `holdout` that led here, which together are what it takes to cut it again.
     """
 
     train: Source
@@ -47,7 +47,7 @@ class Data:
     source: str
     broken: dict[str, str] = field(default_factory=dict)
     ignore: int | None = None
-    held_out: float = 0.0
+    held_out: tuple[tuple[float, int], ...] = ()
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -84,4 +84,5 @@ class Data:
                 "give a share between 0 and 1."
             )
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return replace(self, train=self.train[order[count:]], test=self.train[order[:count]], held_out=share)
+        cuts = (*self.held_out, (share, seed))
+        return replace(self, train=self.train[order[count:]], test=self.train[order[:count]], held_out=cuts)

@@ -171,7 +171,7 @@ class Run:
             "metrics": asdict(history.last),
             "training": {
                 "data": self.data.source,
-                "held_out": self.data.held_out,
+                "held_out": [list(cut) for cut in self.data.held_out],
                 "seed": self.seed,
                 "recipe": self.recipe.to_dict(),
                 **history.to_dict(),
