@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..unsaid import OUT, unsaid
 from .plan import Option, Uses, uses
 
 GAP = 1e-4  # of the error, at which a choice is as good as the best
@@ -96,13 +97,14 @@ def _solve(
     # Errors span many orders of magnitude, and the solver sees those near 1. So it is asked again for less than it
     # found, in units of that; what alone is more can be left out.
     for _ in range(2):
-        found = milp(
-            error / max(scale, 1e-300),
-            integrality=np.ones(len(layer)),
-            bounds=(0, (error <= most).astype(float)),
-            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(limits, -np.inf, 1 - margin)],
-            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
-        )
+        with unsaid(OUT):  # HiGHS 1.12 writes a line of its own there now and then, which would spoil our JSON
+            found = milp(
+                error / max(scale, 1e-300),
+                integrality=np.ones(len(layer)),
+                bounds=(0, (error <= most).astype(float)),
+                constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(limits, -np.inf, 1 - margin)],
+                options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+            )
         if found.x is None:
             break  # the first time: none fits
         taken = found.x.round()

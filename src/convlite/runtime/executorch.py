@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, need
+from ..unsaid import ERRORS, unsaid
 from .trace import quiet
 
 EXTRA = "executorch"
@@ -57,7 +56,7 @@ def opened(path: Path, precision: str, threads: int) -> Callable[[np.ndarray], n
     """
     if precision != "fp32":
         raise InputError(f"executorch computes in fp32 here, not in {precision}: ask for fp32.")
-    with quiet(), _one_at_a_time, _unsaid():
+    with quiet(), _one_at_a_time, unsaid(ERRORS):  # where it writes of the processor whenever it starts
         pool: Any = need("executorch.extension.pybindings.portable_lib", EXTRA)
         if (used := pool._threadpool_get_thread_count()) != threads:
             if _alive:
@@ -106,16 +105,3 @@ def _operations(program: torch.export.ExportedProgram) -> set[str]:
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-@contextlib.contextmanager
-def _unsaid() -> Iterator[None]:
-    """What the engine writes about the processor whenever it starts, past Python: it can't be told not to."""
-    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nothing)
