@@ -12,6 +12,7 @@ BASE = {"errors", "files", "cost", "nn", "kinds", "models", "analyse"}
 ABOVE = {
     "errors": set(),
     "_importing": set(),
+    "unsaid": set(),
     "files": {"errors"},
     "preprocess": {"errors"},
     "cost": set(),
@@ -22,8 +23,8 @@ ABOVE = {
     "kernels": {"errors", "files", "cost", "nn", "kinds"},
     "data": {"errors", "files", "preprocess", "models"},
     "train": {"errors", "files", "models", "kernels", "data"},
-    "runtime": {*BASE, "preprocess", "kernels", "data", "train"},
-    "lighten": {*BASE, "kernels", "data", "train", "runtime"},
+    "runtime": {*BASE, "unsaid", "preprocess", "kernels", "data", "train"},
+    "lighten": {*BASE, "unsaid", "kernels", "data", "train", "runtime"},
     "report": {"errors", "cost"},
     "demo": {*BASE, "data", "train", "lighten", "runtime", "report"},
     "cli": {"*"},

@@ -139,7 +139,7 @@ class _Live(Trace):
             self._compare(_scratch(args[0], args[1], out, self._plain))
         elif operation.name == "convolution_backward":
             grad, x, weight = args[:3]
-            both = min(x.nbytes, grad.nbytes) if self._plain else weight.nbytes  # here both are in blocks at once
+            both = min(_blocked(x), _blocked(grad)) if self._plain else weight.nbytes  # here both are so at once
             self._compare(_scratch(x, weight, grad, self._plain) + both)
 
     def _compare(self, scratch: int = 0) -> None:
@@ -164,8 +164,8 @@ def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
     """What a convolution takes on a processor while it runs, as the operating system sees it.
 
     oneDNN's reorders the weight, and where tensors are not channels-last, first its input into blocks and then its
-    output out of them, never both at once; but a 1×1 with stride 1 on a single thread is a plain matrix product.
-    Torch leaves small single images to a matrix product over unfolded patches.
+    output out of them, never more than two at once; but a 1×1 with stride 1 on a single thread is a plain matrix
+    product. Torch leaves small single images to a matrix product over unfolded patches.
 
     Arguments:
         plain: whether the model's weights are contiguous, rather than channels-last.
@@ -175,8 +175,16 @@ def _scratch(x: Tensor, weight: Tensor, out: Tensor, plain: bool) -> int:
     if taps == 1 and x.shape[2:] == out.shape[2:] and (not in_blocks or torch.get_num_threads() == 1):
         return 0
     if in_blocks:
-        return weight.nbytes + (max(x.nbytes, out.nbytes) if plain else 0)
+        given, made = _blocked(x), _blocked(out)
+        return weight.nbytes + (max(given + made - out.nbytes, made) if plain else 0)  # `out` itself is counted
     return x.shape[1] * taps * out[0, 0].numel() * x.itemsize
+
+
+def _blocked(x: Tensor) -> int:
+    """The bytes of (N, C, H, W) in oneDNN's blocks of as many channels as a vector has numbers; it keeps images."""
+    wide = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+    channels = x.shape[1]
+    return x.nbytes if channels <= 4 else x.nbytes // channels * (-(-channels // wide) * wide)
 
 
 class _FusedAttention(TorchFunctionMode):
