@@ -24,29 +24,49 @@ INLINE Place place_of(const Step *o, L pixel) {
     };
 }
 
+// `count` numbers, a vector at a time, of which the last overlaps; for so few, a call to copy them would take longer.
+template <L lanes = LANES>
+INLINE void copy(float *to, const float *from, L count) {
+    using T = typename Lane<lanes>::Of;
+    if (count >= lanes) {
+        for (L i = 0; i + lanes < count; i += lanes) store(to + i, load<T>(from + i));
+        store(to + count - lanes, load<T>(from + count - lanes));
+    } else if constexpr (lanes > 1) {
+        copy<lanes / 2>(to, from, count);
+    }
+}
+
 // Of each pixel's patch the taps from `first` to `last`. Those of a row of the kernel that fall into the image stand side
 // by side there, unless it is dilated.
 void patches(const Step *o, L first, L last, L from, L to, float *tile, L ld) {
     const L c = o->c;
-    for (L pixel = from; pixel < to; pixel++) {
+    for (L pixel = from, count; pixel < to; pixel += count) {
         Place at = place_of(o, pixel);
-        float *columns = tile + (pixel - from) * ld;
-        for (L tap = first, taps; tap < last; tap += taps, columns += taps * c) {
-            const L i = tap / o->kw, j = tap % o->kw, iy = at.y + i * o->dh, ix = at.x + j * o->dw;
+        count = std::min(o->ow - at.out_x, to - pixel);
+        for (L tap = first, taps; tap < last; tap += taps) {
+            const L i = tap / o->kw, j = tap % o->kw, iy = at.y + i * o->dh;
             taps = o->dw == 1 ? std::min(o->kw - j, last - tap) : 1;
-            L begin = std::clamp(-ix, L(0), taps), end = std::clamp(o->w - ix, begin, taps);
-            if (iy < 0 || iy >= o->h) begin = end = 0;
-            std::fill(columns, columns + begin * c, 0.f);
-            std::copy_n(at.image + (iy * o->w + ix + begin) * c, (end - begin) * c, columns + begin * c);
-            std::fill(columns + end * c, columns + taps * c, 0.f);
+            const L width = iy < 0 || iy >= o->h ? 0 : o->w;
+            const float *row = at.image + iy * o->w * c;
+            float *columns = tile + (pixel - from) * ld + (tap - first) * c;
+            for (L p = 0, ix = at.x + j * o->dw; p < count; p++, ix += o->sw, columns += ld) {
+                if (ix >= 0 && ix + taps <= width) {
+                    copy(columns, row + ix * c, taps * c);
+                    continue;
+                }
+                const L begin = std::clamp(-ix, L(0), taps), end = std::clamp(width - ix, begin, taps);
+                std::fill(columns, columns + begin * c, 0.f);
+                std::copy_n(row + (ix + begin) * c, (end - begin) * c, columns + begin * c);
+                std::fill(columns + end * c, columns + taps * c, 0.f);
+            }
         }
     }
 }
 
-template <bool relu>
-INLINE V read(const float *from) {
-    V v = load(from);
-    return relu ? (v < V{} ? V{} : v) : v;
+template <typename T, bool relu>
+INLINE T read(const float *from) {
+    T v = load<T>(from);
+    return relu ? (v < T{} ? T{} : v) : v;
 }
 
 // A row of the output of a convolution of small groups, or a part of one: `pixels` from a place on. Of every
@@ -65,19 +85,15 @@ struct Part : Row {
     L ld;
 };
 
-// One output pixel from the taps that fall into the image, its channels from `c` on.
+// One output pixel from the taps that fall into the image.
 template <bool relu>
-INLINE void one_pixel(const Part &o, const float *const *in, const float *const *taps, L count, L c, float *out) {
-    for (; c + LANES <= o.channels; c += LANES) {
-        V sum = load(o.bias + c);
-        for (L t = 0; t < count; t++) sum += read<relu>(in[t] + c) * load(taps[t] + c);
+INLINE void one_pixel(const Part &o, const float *const *in, const float *const *taps, L count, float *out) {
+    each_vector(0, o.channels, [&](L c, auto like) INLINE_LAMBDA {
+        using T = decltype(like);
+        T sum = load<T>(o.bias + c);
+        for (L t = 0; t < count; t++) sum += read<T, relu>(in[t] + c) * load<T>(taps[t] + c);
         store(out + c, clamp(sum, o.low, o.high));
-    }
-    for (; c < o.channels; c++) {
-        float sum = o.bias[c];
-        for (L t = 0; t < count; t++) sum += (relu && in[t][c] < 0 ? 0 : in[t][c]) * taps[t][c];
-        out[c] = sum < o.low ? o.low : sum > o.high ? o.high : sum;
-    }
+    });
 }
 
 // A row of kernels of `kw` taps, not dilated, from the rows of the image that they see: each of its columns is read once
@@ -85,7 +101,7 @@ INLINE void one_pixel(const Part &o, const float *const *in, const float *const 
 // with each, ends the oldest of the `live` pixels that are under way. `high`: how many rows, where that is known.
 constexpr L AHEAD = 4 * LANES;  // channels that are fetched before they are needed
 
-template <bool relu, int kw, int sw, int vectors, int high, bool many>
+template <typename T, bool relu, int kw, int sw, int vectors, int high, bool many>
 void slide(const Step *s, const Part &o, L rows, const float *const *in, const float *const *taps, L c) {
     constexpr int live = (kw - 1) / sw + 1;
     const L planes = many ? o.planes : 1, pitch = planes * o.channels, next = o.channels, plane = s->kh * kw * next;
@@ -95,19 +111,20 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
     const float low = o.low, most = o.high;
     const L ld = o.ld;
     float *out = o.out + c - (live - 1) * ld;
-    V bias[vectors], sum[live][vectors];
+    constexpr L lanes = sizeof(T) / 4;
+    T bias[vectors], sum[live][vectors];
     for (int v = 0; v < vectors; v++) {
-        bias[v] = load(o.bias + c + v * LANES);
+        bias[v] = load<T>(o.bias + c + v * lanes);
         for (int i = 0; i < live; i++) sum[i][v] = bias[v];
     }
     // Rows and taps of one plane where the compiler addresses them best; of `many` planes, or rows, they stay in memory.
     constexpr int top = high ? high : kw;
     const float *x[top], *ahead = in[rows - 1] + c + soon;
-    V near[top][kw][vectors];
+    T near[top][kw][vectors];
     for (L r = 0; r < (high ? high : rows) && !many; r++) {
         x[r] = in[r] + c;
         for (int j = 0; j < kw; j++)
-            for (int v = 0; v < vectors; v++) near[r][j][v] = load(taps[r] + j * next + c + v * LANES);
+            for (int v = 0; v < vectors; v++) near[r][j][v] = load<T>(taps[r] + j * next + c + v * lanes);
     }
     auto block = [&](L p, auto edge) INLINE_LAMBDA {
 #pragma GCC unroll 2
@@ -115,7 +132,7 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
             const L q = p * sw + e;
             if (edge.value && (q < first || q >= end)) continue;
             __builtin_prefetch(ahead + q * pitch);
-            auto see = [&](V seen, int v, auto tap) INLINE_LAMBDA {
+            auto see = [&](T seen, int v, auto tap) INLINE_LAMBDA {
 #pragma GCC unroll 8
                 for (int i = 0; i < live; i++)  // the newest pixel last
                     if (e + (live - 1 - i) * sw < kw) sum[i][v] += seen * tap(e + (live - 1 - i) * sw);
@@ -123,12 +140,12 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
             auto row = [&](L r) INLINE_LAMBDA {
                 for (L k = 0; many && k < planes; k++)
                     for (int v = 0; v < vectors; v++) {
-                        const float *t = taps[r] + k * plane + c + v * LANES;
-                        see(read<relu>(in[r] + q * pitch + k * next + c + v * LANES), v,
-                            [&](int j) INLINE_LAMBDA { return load(t + j * next); });
+                        const float *t = taps[r] + k * plane + c + v * lanes;
+                        see(read<T, relu>(in[r] + q * pitch + k * next + c + v * lanes), v,
+                            [&](int j) INLINE_LAMBDA { return load<T>(t + j * next); });
                     }
                 for (int v = 0; !many && v < vectors; v++)
-                    see(read<relu>(x[r] + q * pitch + v * LANES), v, [&](int j) INLINE_LAMBDA { return near[r][j][v]; });
+                    see(read<T, relu>(x[r] + q * pitch + v * lanes), v, [&](int j) INLINE_LAMBDA { return near[r][j][v]; });
             };
             if constexpr (high) {
 #pragma GCC unroll 4
@@ -139,7 +156,7 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
         }
         if (p >= live - 1) {
             __builtin_prefetch(out + p * ld + soon_out, 1);
-            for (int v = 0; v < vectors; v++) store(out + p * ld + v * LANES, clamp(sum[0][v], low, most));
+            for (int v = 0; v < vectors; v++) store(out + p * ld + v * lanes, clamp(sum[0][v], low, most));
         }
 #pragma GCC unroll 8
         for (int i = 0; i < live; i++)
@@ -155,17 +172,25 @@ void slide(const Step *s, const Part &o, L rows, const float *const *in, const f
 template <bool relu, int kw, int sw>
 INLINE bool slide_if(const Step *s, const Part &o, L rows, const float *const *in, const float *const *taps) {
     if (s->kw != kw || s->sw != sw) return false;
-    auto run = [&](auto two, auto one) {
-        L c = 0;
-        for (; c + 2 * LANES <= o.channels; c += 2 * LANES) two(s, o, rows, in, taps, c);
-        if (c + LANES <= o.channels) one(s, o, rows, in, taps, c);
+    auto some = [&](L c, auto like, auto vectors) {
+        using T = decltype(like);
+        constexpr int three = kw == 3 ? 3 : 0;
+        constexpr bool few = sizeof(T) < 32;  // channels, of which there are seldom any: less to compile
+        if (o.planes > 1 || rows > kw || (few && rows != three))
+            slide<T, relu, kw, sw, vectors, 0, true>(s, o, rows, in, taps, c);
+        else if (rows == three)
+            slide<T, relu, kw, sw, vectors, three, three == 0>(s, o, rows, in, taps, c);
+        else if constexpr (!few)
+            slide<T, relu, kw, sw, vectors, 0, false>(s, o, rows, in, taps, c);
     };
-    if (o.planes > 1 || rows > kw)
-        run(slide<relu, kw, sw, 2, 0, true>, slide<relu, kw, sw, 1, 0, true>);
-    else if (kw == 3 && rows == 3)
-        run(slide<relu, kw, sw, 2, 3, false>, slide<relu, kw, sw, 1, 3, false>);
-    else
-        run(slide<relu, kw, sw, 2, 0, false>, slide<relu, kw, sw, 1, 0, false>);
+    std::integral_constant<int, 1> one;
+    std::integral_constant<int, 2> two;
+    L c = 0;
+    for (; c + 2 * LANES <= o.channels; c += 2 * LANES) some(c, V{}, two);
+    each_vector(c, o.channels / FEW * FEW, [&](L c, auto like) {
+        if constexpr (sizeof like > 4) some(c, like, one);
+    });
+    if (o.channels % FEW) some(o.channels - FEW, Lane<FEW>::Of{}, one);  // some of them a second time
     return true;
 }
 
@@ -173,8 +198,7 @@ template <bool relu>
 void part_of_row(const Step *s, const Part &o) {
     const float *in[TAPS], *taps[TAPS];
     const L pitch = o.planes * o.channels;
-    L done = 0;  // channels
-    if (o.channels >= LANES && s->dw == 1) {
+    if (o.channels >= FEW && s->dw == 1) {
         L rows = 0;
         for (L i = 0; i < s->kh; i++) {
             L iy = o.y + i * s->dh;
@@ -185,9 +209,9 @@ void part_of_row(const Step *s, const Part &o) {
         if (rows && (slide_if<relu, 3, 1>(s, o, rows, in, taps) || slide_if<relu, 3, 2>(s, o, rows, in, taps) ||
                      slide_if<relu, 5, 1>(s, o, rows, in, taps) || slide_if<relu, 5, 2>(s, o, rows, in, taps) ||
                      slide_if<relu, 7, 1>(s, o, rows, in, taps)))
-            done = o.channels - o.channels % LANES;
+            return;
     }
-    for (L p = 0; p < o.pixels && done < o.channels; p++) {
+    for (L p = 0; p < o.pixels; p++) {
         L count = 0;
         for (L plane = 0; plane < o.planes; plane++)
             for (L i = 0; i < s->kh; i++)
@@ -197,34 +221,32 @@ void part_of_row(const Step *s, const Part &o) {
                     in[count] = o.image + (iy * s->w + ix) * pitch + plane * o.channels;
                     taps[count++] = o.taps + ((plane * s->kh + i) * s->kw + j) * o.channels;
                 }
-        one_pixel<relu>(o, in, taps, count, done, o.out + p * o.ld);
+        one_pixel<relu>(o, in, taps, count, o.out + p * o.ld);
     }
 }
 
-// Where a vector's numbers are taken from: those that stand in one vector or two, from `base` on, are moved to their
-// lanes; others are read one by one.
+// Where a vector's numbers are taken from: those that stand in one vector or two are moved to their lanes; others are
+// read one by one.
 struct Picked {
-    L base, vectors;
+    L first, second, vectors;  // where the vectors begin; and how many there are
     Lanes lanes;
 };
 
 INLINE Picked picked(const int32_t *index, L channels) {
     auto [low, high] = std::minmax_element(index, index + LANES);
-    Picked made{std::max(std::min(L(*low), channels - LANES), L(0)), 0, {}};
-    const L span = *high - made.base + 1;
-    if (span <= LANES && made.base + LANES <= channels)
-        made.vectors = 1;
-    else if (span <= 2 * LANES && channels >= 2 * LANES) {
-        made.base = std::min(made.base, channels - 2 * LANES);
-        made.vectors = 2;
+    const L end = std::max(channels - LANES, L(0)), first = std::min(L(*low), end), second = std::min(first + LANES, end);
+    Picked made{first, second, *high < first + LANES ? 1 : *high < second + LANES ? 2 : 0, {}};
+    for (L i = 0; i < LANES; i++) {
+        const bool near = index[i] < first + LANES;
+        made.lanes[i] = index[i] - (made.vectors == 0 ? 0 : near ? first : second - LANES);
     }
-    for (L i = 0; i < LANES; i++) made.lanes[i] = index[i] - (made.vectors ? made.base : 0);
     return made;
 }
 
-INLINE V pick(const Picked &from, const float *in) {
-    if (from.vectors == 1) return moved(load(in + from.base), from.lanes);
-    if (from.vectors == 2) return moved(load(in + from.base), load(in + from.base + LANES), from.lanes);
+INLINE V pick(const Picked &from, const float *in, L channels) {
+    auto vector = [&](L at) { return channels < LANES ? part(in + at, channels) : load(in + at); };
+    if (from.vectors == 1) return moved(vector(from.first), from.lanes);
+    if (from.vectors == 2) return moved(vector(from.first), vector(from.second), from.lanes);
     V v;
     for (L i = 0; i < LANES; i++) v[i] = in[from.lanes[i]];
     return v;
@@ -263,7 +285,7 @@ INLINE bool each_row(const Step *o, L from, L to, Each each) {
                 const float *in = at.image + (iy * o->w + ix) * o->c;
                 float *out = planes + ((iy - top) * o->w + ix) * pitch;
                 for (L i = 0; i < vectors; i++)
-                    store(out + i * LANES, clamp(pick(from_where[i], in), least, __builtin_inff()));
+                    store(out + i * LANES, clamp(pick(from_where[i], in, o->c), least, __builtin_inff()));
                 for (L k = vectors * LANES; k < pitch; k++) out[k] = in[o->index[k]] < least ? least : in[o->index[k]];
             }
         for (L done = 0, part; done < count; done += part) {

@@ -6,11 +6,11 @@
 
 // The largest of a window, NaN if there is one; or what it adds up to, over `terms`, or over its taps in the image.
 template <bool largest, typename T>
-INLINE T pooled(const Step *o, const float *corner, L rows, L row, L taps, T none, float over, T (*read)(const float *)) {
-    T found = none;
+INLINE T pooled(const Step *o, const float *corner, L rows, L row, L taps, float none, float over) {
+    T found = T{} + none;
     for (L i = 0; i < rows; i++)
         for (L j = 0; j < taps; j++) {
-            T v = read(corner + i * row + j * o->dw * o->c);
+            T v = load<T>(corner + i * row + j * o->dw * o->c);
             if constexpr (largest)
                 found = (v > found) | (v != v) ? v : found;
             else
@@ -18,8 +18,6 @@ INLINE T pooled(const Step *o, const float *corner, L rows, L row, L taps, T non
         }
     return largest ? found : found * over;
 }
-
-INLINE float one(const float *from) { return *from; }
 
 template <bool largest>
 void pool(const Step *o, L from, L to) {
@@ -39,9 +37,8 @@ void pool(const Step *o, L from, L to) {
         const float over = 1.f / (o->terms ? o->terms : rows * taps);
         const float *corner = at.image + ((at.y + i * o->dh) * o->w + at.x + j * o->dw) * o->c;
         float *y = o->y + pixel * o->c;
-        L c = 0;
-        for (; c + LANES <= o->c; c += LANES)
-            store(y + c, pooled<largest, V>(o, corner + c, rows, row, taps, V{} + none, over, load));
-        for (; c < o->c; c++) y[c] = pooled<largest, float>(o, corner + c, rows, row, taps, none, over, one);
+        each_vector(0, o->c, [&](L c, auto like) INLINE_LAMBDA {
+            store(y + c, pooled<largest, decltype(like)>(o, corner + c, rows, row, taps, none, over));
+        });
     }
 }

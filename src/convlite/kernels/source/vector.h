@@ -1,4 +1,4 @@
-// Vectors of as many floats as a register of this processor holds, and what all steps are told.
+// Vectors of as many floats as a register of this processor holds, or of fewer, and what all steps are told.
 
 #pragma once
 
@@ -20,29 +20,68 @@ constexpr L LANES = 8;
 constexpr L LANES = 4;
 #endif
 
-typedef float V __attribute__((vector_size(4 * LANES)));
+template <L lanes>
+struct Lane {
+    typedef float Of __attribute__((vector_size(4 * lanes)));
+};
+template <>
+struct Lane<1> {
+    typedef float Of;
+};
+typedef Lane<LANES>::Of V;
 #define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
 
-INLINE V load(const float *from) {
-    V v;
+template <typename T = V>
+INLINE T load(const float *from) {
+    T v;
     memcpy(&v, from, sizeof v);
     return v;
 }
 
-INLINE void store(float *to, V v) { memcpy(to, &v, sizeof v); }
+template <typename T>
+INLINE void store(float *to, T v) {
+    memcpy(to, &v, sizeof v);
+}
 
-INLINE V part(const float *from, L count) {  // the first `count` of a vector
+// The first `count` numbers of a vector, for those that are left over.
+INLINE V part(const float *from, L count) {
+#if defined(__AVX512F__)
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#elif defined(__AVX2__)
+    const __m256i lanes = {0 | 1LL << 32, 2 | 3LL << 32, 4 | 5LL << 32, 6 | 7LL << 32};
+    return (V)_mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), lanes));
+#else
     V v = {};
-    memcpy(&v, from, 4 * (size_t)count);
+    for (L i = 0; i < count; i++) v[i] = from[i];
     return v;
+#endif
+}
+
+INLINE void store_part(float *to, V v, L count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
+    for (L i = 0; i < count; i++) to[i] = v[i];
+#endif
 }
 
 // NaN stays NaN.
-INLINE V clamp(V v, float low, float high) {
-    V least = V{} + low, most = V{} + high;
+template <typename T>
+INLINE T clamp(T v, float low, float high) {
+    T least = T{} + low, most = T{} + high;
     v = v < least ? least : v;
     return v > most ? most : v;
+}
+
+constexpr L FEW = 4;  // numbers of the narrowest vector
+
+// Channels from `c` on, a vector at a time: those left over in narrower ones, and then one by one. `each(c, T)` gets where
+// they begin, and one of their type.
+template <L lanes = LANES, typename Each>
+INLINE void each_vector(L c, L channels, Each each) {
+    for (; c + lanes <= channels; c += lanes) each(c, typename Lane<lanes>::Of{});
+    if constexpr (lanes > 1) each_vector<(lanes > FEW ? lanes / 2 : 1)>(c, channels, each);
 }
 
 // The numbers of one vector, or of two, in other lanes.
