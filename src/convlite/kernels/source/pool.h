@@ -12,7 +12,7 @@ INLINE T pooled(const Step *o, const float *corner, L rows, L row, L taps, float
         for (L j = 0; j < taps; j++) {
             T v = load<T>(corner + i * row + j * o->dw * o->c);
             if constexpr (largest)
-                found = (v > found) | (v != v) ? v : found;
+                found = ((v > found) | (v != v)) ? v : found;
             else
                 found += v;
         }
