@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from convlite import kernels
 from convlite.kernels import conv2d, convolutions, trained
@@ -101,7 +102,8 @@ def test_one_number_in_a_tuple_is_for_both_sides():
     torch.testing.assert_close(conv2d(x, weight, **how), F.conv2d(x, weight, **how), rtol=1e-4, atol=1e-4)
 
 
-def test_a_network_learns_the_same_with_them():
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_a_network_learns_the_same_with_them(recomputed):
     def layers():
         torch.manual_seed(0)
         grouped = nn.Conv2d(12, 8, 3, groups=4)
@@ -111,8 +113,12 @@ def test_a_network_learns_the_same_with_them():
     for ours in (True, False):
         net = layers()
         with convolutions(net if ours else nn.Identity(), said.append):
-            loss = net(images).square().sum()
-        loss.backward()  # outside, as whoever called may do
+            if recomputed:
+                checkpoint(net, images, use_reentrant=False).square().sum().backward()
+            else:
+                loss = net(images).square().sum()
+        if not recomputed:
+            loss.backward()  # outside, as whoever called may do
         gradients.append([parameter.grad for parameter in net.parameters()])
     assert len(said) == 1 and "small groups" in said[0]
     for found, wanted in zip(*gradients, strict=True):

@@ -1,14 +1,14 @@
-"""Convolutions of small groups that learn, on processors in fp32: forward and backward in the compiled kernels.
+"""Convolutions that learn on processors: those of small groups in the compiled kernels, forward and backward.
 
 Torch is slow for groups of a few channels, for several channels out of each channel in, and for what large
-depthwise kernels learn.
+depthwise kernels learn; and strided 1×1 convolutions of few channels are not safe in it.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,28 +22,57 @@ from .build import library, why_not
 from .fused import Part, prepared, why_not_fused
 from .step import Pair, Step, run
 
+VECTOR = 16  # fp32 numbers of the widest vectors
 
+
+@contextmanager
 def convolutions(
-    net: nn.Module, say: Callable[[str], object] = lambda text: None
-) -> AbstractContextManager[object]:
+    net: nn.Module, say: Callable[[str], object] = lambda text: None, *, compiled: bool = True
+) -> Iterator[None]:
     """Meanwhile the network's convolutions of small groups run in the kernels, if it has any and there can be any.
 
-    Whoever calls them: layers need not know.
+    Whoever calls them, also anew in a backward pass: layers need not know. Strided 1×1 ones of few channels run as
+    in `safe`.
 
     Arguments:
         say: told what is done.
+        compiled: whether the kernels may run; they are for fp32.
     """
-    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
-    if not any(layer.weight.device.type == "cpu" and _gains(layer.weight, layer.groups) for layer in layers):
-        return nullcontext()
-    say("kernels: convolutions of small groups run in convlite's own, compiled at their first use (some 15 s)")
-    if (fault := why_not()) is not None:
-        say(f"kernels: they run in torch: {fault}")
-        return nullcontext()
-    return _Convolutions()
+    every = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    layers = [layer for layer in every if layer.weight.device.type == "cpu"]
+    made, taken = safe, [layer for layer in layers if _unsafe(layer.weight, layer.stride, layer.groups)]
+    if compiled and (gaining := [layer for layer in layers if _gains(layer.weight, layer.groups)]):
+        say("kernels: convolutions of small groups run in convlite's own, compiled at their first use (some 15 s)")
+        if (fault := why_not()) is None:
+            made, taken = conv2d, taken + gaining
+        else:
+            say(f"kernels: they run in torch: {fault}")
+    mode = _Convolutions(made)
+    hooks = [layer.register_forward_pre_hook(mode.begin) for layer in taken]
+    hooks += [layer.register_forward_hook(mode.end, always_call=True) for layer in taken]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Convolutions(TorchFunctionMode):
+    """While a layer runs, `made` takes the place of torch's convolution.
+
+    For no longer: a mode around a whole step would be gone in its backward pass, where layers may run again.
+    """
+
+    def __init__(self, made: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._made = made
+
+    def begin(self, *_: object) -> None:
+        self.__enter__()
+
+    def end(self, *_: object) -> None:
+        self.__exit__(None, None, None)
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -51,7 +80,28 @@ class _Convolutions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return (conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
+        return (self._made if func is F.conv2d else func)(*args, **(kwargs or {}))
+
+
+def safe(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """As `torch.nn.functional.conv2d`, to rounding; (N, C, H, W) -> (N, M, H', W').
+
+    Of strided 1×1 convolutions the pixels that are skipped go first: what oneDNN learns of such weights, where
+    channels are last and fill no vector, it writes past its memory. The process crashes, hangs, or learns what is
+    wrong (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    if padding in (0, (0,), (0, 0)) and input.dim() == 4 and _unsafe(weight, stride, groups):
+        down, right = _pair(stride)
+        input, stride = input[..., ::down, ::right], 1
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d(
@@ -73,7 +123,14 @@ def conv2d(
         part = Part(weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
         if _takes(part, input):
             return _Convolution.apply(input, weight, bias, part)
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    return safe(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _unsafe(weight: Tensor, stride: int | tuple[int, ...], groups: int) -> bool:
+    if weight.device.type != "cpu" or weight.dim() != 4 or groups != 1 or tuple(weight.shape[2:]) != (1, 1):
+        return False
+    each = _pair(stride)
+    return weight.shape[1] < VECTOR and min(each) >= 1 and max(each) > 1
 
 
 def _gains(weight: Tensor, groups: int) -> bool:
@@ -164,5 +221,5 @@ def _of_weights(part: Part, weight: Tensor, x: Tensor, given: Tensor) -> Tensor:
     return sums.sum(0).permute(3, 0, 1, 2)
 
 
-def _pair(value: int | Pair) -> Pair:
+def _pair(value: int | tuple[int, ...]) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])  # torch takes one number for both
