@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learning import learnt
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,24 +31,12 @@ def cases(draw):
     return [x, weight, bias], (stride, padding, dilation, groups)
 
 
-def learnt(conv, tensors, how, given):
-    """The output, and what is learnt of the images, the weights and the bias."""
-    tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-    y = conv(*tensors, *how)
-    return [y.detach(), *torch.autograd.grad(y, tensors, given.to(y.dtype))]
-
-
 @given(case=cases(), threads=st.integers(1, 3))
 @settings(deadline=None, max_examples=150)
 def test_they_are_no_farther_from_the_exact_answer_than_torch(case, threads):
     tensors, how = case
     given = torch.randn_like(F.conv2d(*tensors, *how))
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        found = learnt(conv2d, tensors, how, given)
-    finally:
-        torch.set_num_threads(before)
+    found = learnt(conv2d, tensors, how, given, threads=threads)
     plain = learnt(F.conv2d, tensors, how, given)
     wanted = learnt(F.conv2d, [tensor.double() for tensor in tensors], how, given)
     sizes = learnt(F.conv2d, [tensor.double().abs() for tensor in tensors], how, given.abs())

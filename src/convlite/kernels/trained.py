@@ -31,8 +31,8 @@ def convolutions(
 ) -> Iterator[None]:
     """Meanwhile the network's convolutions of small groups run in the kernels, if it has any and there can be any.
 
-    Whoever calls them, also anew in a backward pass: layers need not know. Strided 1×1 ones of few channels run as
-    in `safe`.
+    Whoever calls them, also anew in a backward pass: layers need not know. Strided 1×1 ones of few channels run so
+    that they are safe, with the kernels or without: see `conv2d`.
 
     Arguments:
         say: told what is done.
@@ -40,37 +40,44 @@ def convolutions(
     """
     every = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     layers = [layer for layer in every if layer.weight.device.type == "cpu"]
-    made, taken = safe, [layer for layer in layers if _unsafe(layer.weight, layer.stride, layer.groups)]
-    if compiled and (gaining := [layer for layer in layers if _gains(layer.weight, layer.groups)]):
+    taken = [layer for layer in layers if _unsafe(layer.weight, layer.stride, layer.groups)]
+    gaining = [layer for layer in layers if compiled and _gains(layer.weight, layer.groups)]
+    if gaining:
         say("kernels: convolutions of small groups run in convlite's own, compiled at their first use (some 15 s)")
         if (fault := why_not()) is None:
-            made, taken = conv2d, taken + gaining
+            taken += gaining
         else:
             say(f"kernels: they run in torch: {fault}")
-    mode = _Convolutions(made)
-    hooks = [layer.register_forward_pre_hook(mode.begin) for layer in taken]
+            compiled = False
+    mode = _Convolutions(compiled)
+    hooks = [layer.register_forward_pre_hook(mode.begin, prepend=True) for layer in taken]
     hooks += [layer.register_forward_hook(mode.end, always_call=True) for layer in taken]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+        while mode.depth:  # a layer that Ctrl-C came upon calls no hook
+            mode.end()
 
 
 class _Convolutions(TorchFunctionMode):
-    """While a layer runs, `made` takes the place of torch's convolution.
+    """While a layer runs, `conv2d` takes the place of torch's.
 
     For no longer: a mode around a whole step would be gone in its backward pass, where layers may run again.
     """
 
-    def __init__(self, made: Callable[..., Tensor]) -> None:
+    def __init__(self, compiled: bool) -> None:
         super().__init__()
-        self._made = made
+        self._compiled = compiled
+        self.depth = 0
 
     def begin(self, *_: object) -> None:
         self.__enter__()
+        self.depth += 1
 
     def end(self, *_: object) -> None:
+        self.depth -= 1
         self.__exit__(None, None, None)
 
     def __torch_function__(
@@ -80,28 +87,9 @@ class _Convolutions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return (self._made if func is F.conv2d else func)(*args, **(kwargs or {}))
-
-
-def safe(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | str = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-) -> Tensor:
-    """As `torch.nn.functional.conv2d`, to rounding; (N, C, H, W) -> (N, M, H', W').
-
-    Of strided 1×1 convolutions the pixels that are skipped go first: what oneDNN learns of such weights, where
-    channels are last and fill no vector, it writes past its memory. The process crashes, hangs, or learns what is
-    wrong (https://github.com/uxlfoundation/oneDNN/issues/6035).
-    """
-    if padding in (0, (0,), (0, 0)) and input.dim() == 4 and _unsafe(weight, stride, groups):
-        down, right = _pair(stride)
-        input, stride = input[..., ::down, ::right], 1
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        if func is F.conv2d:
+            return conv2d(*args, **(kwargs or {}), compiled=self._compiled)
+        return func(*args, **(kwargs or {}))
 
 
 def conv2d(
@@ -112,18 +100,30 @@ def conv2d(
     padding: int | Pair | str = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
+    *,
+    compiled: bool = True,
 ) -> Tensor:
     """As `torch.nn.functional.conv2d`, to rounding, with its gradient; (N, C, H, W) -> (N, M, H', W').
+
+    Of strided 1×1 convolutions of few channels the pixels that are skipped go first: what oneDNN learns of such
+    weights, where channels are last and fill no vector, it writes past its memory. The process crashes, hangs, or
+    learns what is wrong (https://github.com/uxlfoundation/oneDNN/issues/6035).
 
     What the kernels are not for goes to torch: other devices and types, dense convolutions, depthwise ones of 3×3
     and less, groups of more than GROUP channels, and what strided ones say of images; and what is no convolution,
     for torch to say so.
+
+    Arguments:
+        compiled: whether the kernels may run.
     """
-    if not isinstance(padding, str) and _gains(weight, groups):
+    if compiled and not isinstance(padding, str) and _gains(weight, groups):
         part = Part(weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
         if _takes(part, input):
             return _Convolution.apply(input, weight, bias, part)
-    return safe(input, weight, bias, stride, padding, dilation, groups)
+    if padding in (0, (0,), (0, 0)) and input.dim() == 4 and _unsafe(weight, stride, groups):
+        down, right = _pair(stride)
+        input, stride = input[..., ::down, ::right], 1
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def _unsafe(weight: Tensor, stride: int | tuple[int, ...], groups: int) -> bool:
