@@ -2,6 +2,7 @@
 
     python benchmarks/lighten_cifar.py [RUN] --data cifar10.tar.gz [--fewer 2.2 3.2 6] [--images N]
                                        [--distil EPOCHS] [--labels] [--peers] [--seeds 0 1 2] [--json FILE]
+                                       [--device cuda]
 
 RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by `convlite
 train --model resnet20 --data cifar10.tar.gz --recipe cifar`. All that is looked at is N pictures of the training
@@ -23,7 +24,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import networks  # noqa: F401  declares the operators that torchvision, which torch-pruning imports, needs
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     about = read_config(given.run)["about"]
     data = cl.data.load(given.data, preprocess=Preprocess.from_dict(about["preprocess"]))
@@ -68,8 +69,8 @@ def main() -> None:
     for cut in held_out:
         data = data.holdout(*cut)
     augment = augmentation(Recipe.from_dict(about["training"]["recipe"]), data)
-    net = cl.load(given.run)
-    base, here = accuracy(net, data), machine()
+    net = cl.load(given.run).to(given.device)
+    base, here = accuracy(net, data), machine(given.device)
     print(f"{here.processor}, {here.threads} threads, torch {here.torch}, load {here.load}")
     how = f"--distil {given.distil}{' --labels' if given.labels else ''}"
     part = "held-out" if held_out else "test"
@@ -198,6 +199,7 @@ def pruned(known: Study, share: float) -> nn.Module:
 
     It can't follow a shortcut that pads channels; as a 1×1 convolution that does the same it can.
     """
+    import networks  # noqa: F401  declares the operators that torchvision, which torch-pruning imports, needs
     import torch_pruning
 
     dense = copy.deepcopy(known.original)
@@ -229,7 +231,7 @@ def pruned(known: Study, share: float) -> nn.Module:
 def as_conv(shortcut: Subsample, beside: nn.Conv2d) -> nn.Conv2d:
     """The 1×1 convolution with ones and zeros that skips and pads as the shortcut does."""
     channels, extra = beside.in_channels, shortcut.extra_channels
-    conv = nn.Conv2d(channels, channels + extra, 1, stride=shortcut.stride, bias=False)
+    conv = nn.Conv2d(channels, channels + extra, 1, stride=shortcut.stride, bias=False, device=beside.weight.device)
     with torch.no_grad():
         conv.weight.copy_(torch.eye(channels + extra)[:, extra // 2 : extra // 2 + channels, None, None])
     return conv

@@ -123,6 +123,10 @@ def train(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Keep few activations: less memory, a third more time.")
     ] = False,
+    graphs: Annotated[
+        bool,
+        typer.Option("--graphs", help="On a GPU, record a step once and replay it: much faster for small layers."),
+    ] = False,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -167,7 +171,7 @@ def train(
         )
     if device is not None:
         device_of(device)
-    compute = Compute(device, precision, compiled, recompute)
+    compute = Compute(device, precision, compiled, recompute, graphs)
     _recipe(recipe_name or "digits", changes, epochs)  # what is wrong with it is said before the data is read
     weights = weights_of(pretrained)
     loaded = load(

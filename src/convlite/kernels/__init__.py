@@ -2,6 +2,7 @@
 
 from .build import why_not
 from .fused import GROUP, FusedConv2d, Part, why_not_fused
+from .graphs import Recorded, Work
 from .memory import Pool
 from .step import Step, pool, run
 from .trained import conv2d, convolutions
@@ -11,7 +12,9 @@ __all__ = [
     "FusedConv2d",
     "Part",
     "Pool",
+    "Recorded",
     "Step",
+    "Work",
     "conv2d",
     "convolutions",
     "pool",

@@ -84,13 +84,13 @@ def around(net: nn.Module, paths: Collection[str], images: Tensor) -> dict[str, 
         earlier = {id(x): each for each, x in took[: order.index(path) + 1] if each in once and each}
         shortcuts = [earlier[id(other)] for other in sums.beside(last) if id(other) in earlier]
         shortcut = shortcuts[0] if len(shortcuts) == 1 else ""
-        found[path] = Around(norm, shortcut, _scale(norms.get(norm), last.shape[1]) if shortcut else None)
+        found[path] = Around(norm, shortcut, _scale(norms.get(norm), last) if shortcut else None)
     return found
 
 
-def _scale(norm: nn.BatchNorm2d | None, channels: int) -> Tensor:
+def _scale(norm: nn.BatchNorm2d | None, like: Tensor) -> Tensor:  # of maps (N, C, H, W): (C,)
     if norm is None or norm.running_var is None:
-        return torch.ones(channels)
+        return like.new_ones(like.shape[1])
     slope = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         slope = slope * norm.weight.detach()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RunError
-from ..kernels import convolutions
+from ..kernels import Recorded, Work, convolutions
 from ..train.recipe import Recipe
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
@@ -78,6 +78,32 @@ def distil_(
         with torch.no_grad():
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]
+
+        def learn(batch: Tensor, share: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                wanted = float_outputs(original(batch))
+            given = float_outputs(light(batch))
+            loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
+            apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
+            if apart:
+                loss = loss + FEATURES * torch.stack(apart).mean()
+            if labels:
+                own, others = (F.cross_entropy(given[0], each, reduction="none") for each in labels)
+                loss = loss + LABELS * torch.lerp(own, others, share).mean()
+            loss.backward()
+            return (loss.detach(),)
+
+        taught: Work = learn
+        if images.device.type == "cuda":
+            some = torch.arange(-(-count // steps_each), device=images.device)
+            labels = () if known.labels is None else (known.labels[some],) * 2
+            try:
+                taught = Recorded(light, learn)
+                taught(images[some], images.new_zeros(len(some)), *labels)
+            except RunError as error:  # slower, and as good
+                say(str(error))
+                taught = learn
+                theirs.taken(), ours.taken()
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(images.device)
             for i, part in enumerate(order.chunk(steps_each)):
@@ -85,28 +111,16 @@ def distil_(
                 if augment is not None:
                     batch = augment(batch, generator)
                 batch, share, other = _mixed(batch, generator)
-                with torch.no_grad():
-                    wanted = float_outputs(original(batch))
-                given = float_outputs(light(batch))
-                loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
-                apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
-                if apart:
-                    loss = loss + FEATURES * torch.stack(apart).mean()
-                if known.labels is not None:
-                    labels = known.labels[part]
-                    own, others = (
-                        F.cross_entropy(given[0], each, reduction="none") for each in (labels, labels[other])
-                    )
-                    loss = loss + LABELS * torch.lerp(own, others, share).mean()
+                own = () if known.labels is None else (known.labels[part], known.labels[part[other]])
+                optimiser.zero_grad()
+                (loss,) = taught(batch, share, *own)
                 if not bool(loss.isfinite()):
                     raise RunError(
                         "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
                     )
-                optimiser.zero_grad()
-                loss.backward()
                 optimiser.step()
                 schedule.step()
-                say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss.detach()):.4f}")
+                say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss):.4f}")
     light.eval()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, nearest, need
-from ..kernels import convolutions
+from ..kernels import Recorded, Work, convolutions
 from ..models.backbone import Backbone
 from . import processes
 
@@ -28,32 +28,39 @@ class Compute:
         compile: let torch.compile make the training step's code: minutes at first, then mostly faster.
         recompute: keep a backbone's activations only between its steps, which saves memory and costs a third
             more time.
+        graphs: on a GPU, record a step once for each size of the images and replay it: where layers are small,
+            several times faster. Not for networks in which Python chooses anew in each step.
 
     Raises:
-        InputError: no such precision.
+        InputError: no such precision, or graphs together with compile or recompute.
     """
 
     device: str | None = None
     precision: str = "fp32"
     compile: bool = False
     recompute: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
+        if self.graphs and (self.compile or self.recompute):
+            raise InputError("A recorded step is neither compiled nor recomputed: leave graphs out, or those.")
 
 
 class Machine:
     """A `Compute` that has found its device, and its place among the processes that were started with it.
 
     Raises:
-        InputError: no such device, or accelerate is not installed.
+        InputError: no such device, none that records, or accelerate is not installed.
     """
 
     def __init__(self, how: Compute) -> None:
         self.how = how
         self.accelerator = _accelerator(how.device)
         self.device: torch.device = self.accelerator.device
+        if how.graphs and (self.device.type != "cuda" or processes.count() > 1):
+            raise InputError(f"Steps are recorded in one process on cuda, not on {self.device}: leave graphs out.")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=how.precision == "fp16")
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -73,6 +80,10 @@ class Machine:
         """The precision of a forward pass."""
         dtype = PRECISIONS[self.how.precision]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def recorded(self, net: nn.Module, learn: Work) -> Work:
+        """What runs the network forward and backward; recorded, if that was asked for."""
+        return Recorded(net, learn) if self.how.graphs else learn
 
     def convolutions(self, model: nn.Module, say: Callable[[str], object]) -> AbstractContextManager[object]:
         """Meanwhile convlite's own kernels do what they do faster, and what is not safe in torch runs otherwise."""

@@ -70,6 +70,8 @@ def train(
     first = processes.index() == 0
     if recipe.batch_size < processes.count() or len(data.train) < processes.count():
         raise InputError(f"{processes.count()} processes need at least as many images a step: start fewer.")
+    if compute.graphs and recipe.accumulate > 1:
+        raise InputError("A recorded step has its images at once: leave graphs out, or accumulate at 1.")
     _regularise(model, recipe)
     run = Run(model, machine.prepare(model), machine, data, recipe, task, seed)
     bar = Bar(recipe.epochs, run.steps, show=progress and first)

@@ -24,14 +24,15 @@ def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if not of:
         raise InputError("Every tensor of the network is frozen, which leaves nothing to train: freeze less.")
     rate, momentum, epsilon = recipe.rate, recipe.momentum, recipe.epsilon
+    one = True if all(p.device.type == "cuda" for group in of for p in group["params"]) else None  # launch for all
     match recipe.optimiser:
         case "rmsprop":
             return torch.optim.RMSprop(of, lr=rate, alpha=RMS_DECAY, eps=epsilon, momentum=momentum)
         case "adamw":
-            return torch.optim.AdamW(of, lr=rate, betas=(momentum, 0.999), eps=epsilon)
+            return torch.optim.AdamW(of, lr=rate, betas=(momentum, 0.999), eps=epsilon, fused=one)
         case name:
             nesterov = name == "nesterov" and momentum > 0
-            return torch.optim.SGD(of, lr=rate, momentum=momentum, nesterov=nesterov)
+            return torch.optim.SGD(of, lr=rate, momentum=momentum, nesterov=nesterov, fused=one)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Data
+from ..kernels import Work
 from . import processes
 from .average import Average
 from .bar import Bar
@@ -49,6 +51,11 @@ class Run:
     recipe: Recipe
     task: Task
     seed: int
+
+    @cached_property
+    def learn(self) -> Work:
+        """Of inputs, targets and how much they count: learns from them; their loss and logits."""
+        return self.machine.recorded(self.net, self._learn)
 
     @property
     def steps(self) -> int:
@@ -123,12 +130,12 @@ class Run:
         loss_sum = right = 0.0
         for i, (some, their) in enumerate(zip(pixels.tensor_split(parts), targets.tensor_split(parts)), 1):
             with nullcontext() if i == parts else self.machine.apart(self.model):
-                loss, logits = self._loss(some, their)
                 weight = self.task.judged(their)
                 # Gradients are averaged over processes: the mean over all images whatever each one's share.
-                state.scaler.scale(loss * (weight * world / judged)).backward()
+                share = torch.tensor(weight * world / judged).to(device)
+                loss, logits = self.learn(self.data.normalise(some), their, share)
             loss_sum += loss.item() * weight
-            right += float(self.task.right(logits.detach(), their))
+            right += float(self.task.right(logits, their))
         loss_sum, right, asked = processes.add_up([loss_sum, right, float(stop.asked)], device)
         if not math.isfinite(loss_sum):
             raise Diverged(f"The loss became {loss_sum / judged}")
@@ -146,16 +153,16 @@ class Run:
         sums.judged, sums.images = sums.judged + judged, sums.images + images
         return asked > 0
 
-    def _loss(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, auxiliary heads in it, and the logits."""
-        inputs = self.data.normalise(pixels)  # (N, C, H, W)
+    def _learn(self, inputs: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, auxiliary heads in it, and the logits; the gradients of `share` times the loss are taken."""
         with self.machine.autocast():
             answer = self.model(inputs)  # (N, classes, ...), and with auxiliary heads a tuple of such
         logits, *aux = (each.float() for each in (answer if isinstance(answer, tuple) else (answer,)))
         loss = self.task.loss(inputs, logits, targets, self.recipe.label_smoothing)
         for each in aux:
             loss = loss + self.recipe.aux * self.task.loss(inputs, each, targets, self.recipe.label_smoothing)
-        return loss, logits
+        self.machine.scaler.scale(loss * share).backward()
+        return loss.detach(), logits.detach()
 
     def check_finite(self, state: State) -> None:
         """Raise Diverged where a weight is no number, so that no such weights are ever kept."""
