@@ -115,18 +115,26 @@ def test_training_learns_the_same(precision, changes):
 @on_gpu
 @pytest.mark.parametrize("labelled", [False, True])
 def test_distilling_learns_the_same(monkeypatch, labelled):
+    class Counted(Recorded):
+        def __call__(self, *inputs):
+            found = super().__call__(*inputs)
+            replayed.append(1)
+            return found
+
     def refused(*_):
         raise RunError("not now")
 
+    replayed = []
     seed_everything(0)
     net = cl.create("resnet20", num_classes=10).to("cuda").eval()
     images = torch.randn(128, 3, 16, 16)
     batches = [(images, torch.randint(10, (128,)))] if labelled else images
     known = cl.study(net, batches, labelled=labelled)
     lights = []
-    for way in (Recorded, refused):
+    for way in (Counted, refused):
         monkeypatch.setattr(distil, "Recorded", way)
         lights.append(cl.lighten(known, None, cl.Budget(macs=0.4), distil=3).model)
+    assert len(replayed) > 3, "the first was not recorded, and both went the plain way"
     for ours, theirs in zip(*(light.parameters() for light in lights), strict=True):
         assert (ours - theirs).norm() <= 1e-2 * theirs.norm() + 1e-4
 

@@ -1,4 +1,4 @@
-"""Fast convolutions on processors, each beside the plain one that defines it."""
+"""Fast convolutions on processors, each beside the plain one that defines it; and on GPUs, steps recorded whole."""
 
 from .build import why_not
 from .fused import GROUP, FusedConv2d, Part, why_not_fused

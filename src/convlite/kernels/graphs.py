@@ -84,7 +84,7 @@ class Recorded:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RunError(
-                f"This network's step can't be recorded ({str(error).splitlines()[0]}): leave graphs out."
+                f"This network's step can't be recorded ({str(error).splitlines()[0]}): run it without graphs."
             ) from error
         finally:
             with torch.no_grad():

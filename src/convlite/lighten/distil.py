@@ -101,7 +101,7 @@ def distil_(
                 taught = Recorded(light, learn)
                 taught(images[some], images.new_zeros(len(some)), *labels)
             except RunError as error:  # slower, and as good
-                say(str(error))
+                say(f"distilling layer by layer: {error}")
                 taught = learn
                 theirs.taken(), ours.taken()
         for epoch in range(epochs):
