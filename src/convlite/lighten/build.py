@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.surgery import replace_
 from .calibrate import put_, refit_, restate_norms_
-from .distil import Augment, blocks_of, distil_
+from .distil import Augment, blocks_of, distil_, lesson
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
@@ -51,6 +51,7 @@ def build(
         log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
         log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
     if plan.steps and distil:
+        taught = lesson(original, known.unseen, augment, seed=seed)
         log.stage(
             "distil",
             light,
@@ -64,7 +65,7 @@ def build(
                 augment=augment,
                 say=say,
             ),
-            loss=None if known.unseen.labels is None else known.unseen.label_loss,
+            loss=taught.error if taught.labels is None else taught.label_loss,
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..kernels import Recorded, Work, convolutions
-from ..train.recipe import Recipe
-from .answers import BATCH, Answers, float_outputs
+from .answers import BATCH, Answers, answers, float_outputs
 from .around import hooked
+from .descent import Descent
 
 RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the root of the error to begin with:
-PACE = 3e-3  # what is nearly right is soon spoilt by larger steps
+PACE = 1.2e-2  # what is nearly right is soon spoilt by larger steps
 LOOK = 256  # images that this error is measured on
-SCHEDULE = Recipe(rate=1.0, warmup=0.1, schedule="cosine")
+VIEWS = 4  # of an image that is changed at random, whose answers are averaged: more often right than any of them
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 LABELS = 0.1  # and the labels, where there are any: more would drown what the original says
@@ -47,13 +47,17 @@ def distil_(
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
     with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
-    Half of the images are blended (Zhang et al., arXiv 1710.09412; Beyer et al., arXiv 2106.05237). AdamW, a tenth
-    of the steps to warm up, then cosine to zero.
+    Half of the images are blended (Zhang et al., arXiv 1710.09412; Beyer et al., arXiv 2106.05237). For how the
+    weights move see `Descent`.
+
+    Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
+    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440): it then can be right more often than the original.
+    Maps, of which each pixel has its own answer, are learnt as they are.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
         blocks: modules of both networks whose outputs are compared too; see `blocks_of`.
-        augment: changes a batch at random; the original then answers for the changed images.
+        augment: changes a batch at random.
         say: told after each step how far it is.
 
     Raises:
@@ -64,11 +68,8 @@ def distil_(
     scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
-    trained = [parameter for parameter in light.parameters() if parameter.requires_grad]
-    real = all(parameter.is_floating_point() for parameter in trained)  # what one fused step is written for
-    rate = rate_for(known.first(LOOK).error(light))
-    optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4, fused=True if real else None)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULE.rate_at((step + 0.5) / steps))
+    descent = Descent(light, rate_for(known.first(LOOK).error(light)), steps)
+    views = _views(known, augment)
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
@@ -79,10 +80,15 @@ def distil_(
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]
 
-        def learn(batch: Tensor, share: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
+        def learn(share: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            seen, labels = rest[:views], rest[views:]
             with torch.no_grad():
-                wanted = float_outputs(original(batch))
-            given = float_outputs(light(batch))
+                said = []
+                for view in reversed(seen):  # the first one's blocks are compared
+                    theirs.taken()
+                    said.append(float_outputs(original(view)))
+                wanted = [sum(same) / views for same in zip(*said)]
+            given = float_outputs(light(seen[0]))
             loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
             apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
             if apart:
@@ -99,7 +105,7 @@ def distil_(
             labels = () if known.labels is None else (known.labels[some],) * 2
             try:
                 taught = Recorded(light, learn)
-                taught(images[some], images.new_zeros(len(some)), *labels)
+                taught(images.new_zeros(len(some)), *(images[some],) * views, *labels)
             except RunError as error:  # slower, and as good
                 say(f"distilling layer by layer: {error}")
                 taught = learn
@@ -107,19 +113,17 @@ def distil_(
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(images.device)
             for i, part in enumerate(order.chunk(steps_each)):
-                batch = images[part]
-                if augment is not None:
-                    batch = augment(batch, generator)
-                batch, share, other = _mixed(batch, generator)
+                batch, (share, other) = images[part], _blend(len(part), images, generator)
+                seen = [batch if augment is None else augment(batch, generator) for _ in range(views)]
+                seen = [torch.lerp(view, view[other], share.view(-1, 1, 1, 1)) for view in seen]
                 own = () if known.labels is None else (known.labels[part], known.labels[part[other]])
-                optimiser.zero_grad()
-                (loss,) = taught(batch, share, *own)
+                descent.forget()
+                (loss,) = taught(share, *seen, *own)
                 if not bool(loss.isfinite()):
                     raise RunError(
                         "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
                     )
-                optimiser.step()
-                schedule.step()
+                descent.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss):.4f}")
     light.eval()
 
@@ -130,16 +134,25 @@ def rate_for(error: float) -> float:
     return min(most, max(least, PACE * error**0.5))
 
 
-def _mixed(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Some of the images (N, C, H, W) blended each with another: the original answers for those too.
+def lesson(original: nn.Module, known: Answers, augment: Augment | None, *, seed: int = 0) -> Answers:
+    """What `distil_` teaches of these images: the original's answers, or their mean where it is one that is taught."""
+    views = _views(known, augment)
+    if augment is None or views == 1:
+        return known
+    generator = torch.Generator().manual_seed(seed)
+    said = [answers(original, augment(known.images, generator)).outputs for _ in range(views)]
+    return Answers(known.images, tuple(torch.stack(same).mean(0) for same in zip(*said)), known.labels)
 
-    Returns:
-        The images, of each the share (N,) of the other, and which (N,) that is.
-    """
-    n = len(batch)
-    share = (torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)).to(batch)
-    other = torch.randperm(n, generator=generator).to(batch.device)
-    return torch.lerp(batch, batch[other], share.view(-1, 1, 1, 1)), share, other
+
+def _views(known: Answers, augment: Augment | None) -> int:
+    """In how many ways each image is seen: 1 where what is said of it depends on where things are in it."""
+    return 1 if augment is None or any(out.dim() > 2 for out in known.outputs) else VIEWS
+
+
+def _blend(n: int, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of n images the share (N,) of another in each, mostly none, and which (N,) that is."""
+    share = torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)
+    return share.to(like), torch.randperm(n, generator=generator).to(like.device)
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:
