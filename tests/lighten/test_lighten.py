@@ -13,8 +13,7 @@ from torch import nn
 import convlite as cl
 from convlite.errors import InputError, RunError
 from convlite.lighten import Left, decompose
-from convlite.lighten.answers import answers
-from convlite.lighten.distil import RATES, blocks_of, distil_, rate_for
+from convlite.lighten.distil import blocks_of
 from convlite.lighten.observe import observe
 from convlite.lighten.survey import survey
 
@@ -361,32 +360,3 @@ def test_labels_that_can_not_be_learnt_are_refused(net, images, labels, why):
 def test_labels_of_something_else_than_an_image_are_refused(images):
     with pytest.raises(InputError, match=r"gives \(N, classes\)"):
         cl.study(nn.Conv2d(3, 4, 3), [(images, torch.zeros(96, dtype=torch.int64))], labelled=True)
-
-
-def test_what_is_nearer_is_distilled_at_a_smaller_rate():
-    rates = [rate_for(error) for error in (0.0, 1e-3, 0.04, 0.2, 1.0, 1e6)]
-    assert rates == sorted(rates) and (rates[0], rates[-1]) == RATES
-    assert rates[1] == pytest.approx(1.2e-2 * 1e-3**0.5)
-
-
-class Spectral(nn.Module):
-    """A convolution, then a filter with complex weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.filter = nn.Parameter(torch.ones(4, 1, 1, dtype=torch.complex64))
-
-    def forward(self, x):
-        return torch.fft.ifft2(torch.fft.fft2(self.conv(x)) * self.filter).real.mean((2, 3))
-
-
-def test_complex_weights_are_distilled_too():
-    torch.manual_seed(0)
-    original = Spectral().eval()
-    light = copy.deepcopy(original)
-    light.conv.weight.data *= 0.5
-    known = answers(original, torch.randn(64, 3, 8, 8))
-    before = known.error(light)
-    distil_(light, original, known, epochs=2)
-    assert known.error(light) < before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..train.recipe import Recipe
 
@@ -15,10 +15,10 @@ MOMENTUM = 0.95
 class Descent:
     """Two optimisers that take their steps together; a tenth of them to warm up, then cosine to zero.
 
-    Factors of one convolution stretch and turn each other, so that a gradient is long in few directions and short in
-    all others. Muon makes it as long in all (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), at the
-    length that AdamW's steps have (Liu et al., arXiv 2502.16982). Depthwise kernels, linear layers and what has one
-    dimension are AdamW's.
+    Factors of one convolution stretch each other, so that a gradient is long in few directions and short in all
+    others. Muon makes it as long in all (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), at the
+    length that AdamW's steps have (Liu et al., arXiv 2502.16982). AdamW has depthwise and grouped kernels, linear
+    layers, and what has one dimension.
 
     Arguments:
         net: all of it that asks for gradients learns.
@@ -30,7 +30,7 @@ class Descent:
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         kernels = (m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.groups == 1)
         self._kernels = [k for k in dict.fromkeys(kernels) if k.requires_grad and k.is_floating_point()]
-        self._matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in self._kernels]  # (M, C·K·K)
+        self._matrices = [nn.Parameter(k.detach().flatten(1).clone()) for k in self._kernels]  # (M, C·K·K)
         rest = [parameter for parameter in trained if all(parameter is not kernel for kernel in self._kernels)]
         real = all(parameter.is_floating_point() for parameter in rest)  # what one fused step is written for
         self._optimisers: list[torch.optim.Optimizer] = []

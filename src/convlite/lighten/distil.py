@@ -51,7 +51,7 @@ def distil_(
     weights move see `Descent`.
 
     Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
-    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440): it then can be right more often than the original.
+    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440), which is right more often than any one answer.
     Maps, of which each pixel has its own answer, are learnt as they are.
 
     Arguments:
@@ -135,7 +135,7 @@ def rate_for(error: float) -> float:
 
 
 def lesson(original: nn.Module, known: Answers, augment: Augment | None, *, seed: int = 0) -> Answers:
-    """What `distil_` teaches of these images: the original's answers, or their mean where it is one that is taught."""
+    """What `distil_` teaches of these images: the original's answers, or the mean of those to several views."""
     views = _views(known, augment)
     if augment is None or views == 1:
         return known

@@ -1,0 +1,124 @@
+"""Distilling: what is learnt, and how the weights move."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from convlite.lighten import distil
+from convlite.lighten.answers import Answers, answers
+from convlite.lighten.descent import SCHEDULE, Descent
+from convlite.lighten.distil import RATES, distil_, lesson, rate_for
+
+
+def test_what_is_nearer_is_distilled_at_a_smaller_rate():
+    rates = [rate_for(error) for error in (0.0, 1e-3, 0.04, 0.2, 1.0, 1e6)]
+    assert rates == sorted(rates) and (rates[0], rates[-1]) == RATES
+    assert rates[1] == pytest.approx(1.2e-2 * 1e-3**0.5)
+
+
+def mirrored(x, generator):
+    """Half of the images; channels last."""
+    turned = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(turned.view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def lopsided():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+
+
+def test_of_images_changed_at_random_the_mean_of_the_answers_is_learnt(monkeypatch):
+    """Begun as a copy of the original, which one view's answers would leave as it is."""
+    monkeypatch.setattr(distil, "RATES", (5e-3, 5e-3))
+    original = lopsided()
+    light, images = copy.deepcopy(original), torch.randn(256, 3, 8, 8)
+    known = answers(original, images)
+    both = answers(original, images.flip(3)).outputs[0]
+    mean = Answers(images, ((known.outputs[0] + both) / 2,))
+    distil_(light, original, known, epochs=30, augment=mirrored)
+    assert mean.error(light) < 0.9 * mean.error(original)
+
+
+def test_what_is_to_be_learnt_is_a_mean_only_where_places_say_nothing():
+    original, images = lopsided(), torch.randn(32, 3, 8, 8)
+    known = answers(original, images)
+    assert lesson(original, known, None) is known
+    (said,), (plain,) = lesson(original, known, mirrored).outputs, known.outputs
+    (turned,) = answers(original, images.flip(3)).outputs
+    share = ((said - plain) / (turned - plain)).nanmedian(1).values  # of the views that were mirrored
+    torch.testing.assert_close(said, plain + share[:, None] * (turned - plain), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(4 * share, (4 * share).round(), rtol=0, atol=1e-2)
+    assert 0.1 < share.mean() < 0.9
+    maps = original[:4]
+    known = answers(maps, images)
+    assert lesson(maps, known, mirrored) is known
+
+
+def test_kernels_learn_by_muon_and_the_rest_by_adamw():
+    """Each as by torch's own optimiser of it, with rates that rise and fall to nearly nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.Flatten())
+    net = net.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(net)
+    kernels = [nn.Parameter(twin[i].weight.detach().flatten(1).clone()) for i in (0, 2)]
+    rest = [twin[0].bias, *twin[1].parameters(), twin[2].bias]
+    rate, steps = 1e-2, 20
+    muon = torch.optim.Muon(kernels, lr=rate, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=rate, weight_decay=1e-4)
+    descent = Descent(net, rate, steps)
+    for step in range(steps):
+        before = [p.detach().clone() for p in net.parameters()]
+        x = torch.randn(5, 6, 6, 6)
+        for each in (net, twin):
+            each.zero_grad()
+            each(x).square().sum().backward()
+        for i, kernel in zip((0, 2), kernels):
+            kernel.grad = twin[i].weight.grad.flatten(1)
+        for optimiser in (muon, adamw):
+            optimiser.param_groups[0]["lr"] = rate * SCHEDULE.rate_at((step + 0.5) / steps)
+            optimiser.step()
+        for i, kernel in zip((0, 2), kernels):
+            twin[i].weight.data.copy_(kernel.view_as(twin[i].weight))
+        descent.step()
+        for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert all((p - old).abs().max() < 1e-3 for p, old in zip(net.parameters(), before))
+    descent.forget()
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("train", [nn.Conv2d(3, 4, 1, bias=False), nn.Linear(3, 4)], ids=["kernels", "rest"])
+def test_one_of_the_two_ways_to_learn_may_have_nothing_to_do(train):
+    before = train.weight.detach().clone()
+    descent = Descent(train, 1e-2, 2)
+    train.weight.grad = torch.ones_like(train.weight)
+    descent.step()
+    assert not torch.equal(train.weight, before)
+
+
+class Spectral(nn.Module):
+    """A convolution, then a filter with complex weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.filter = nn.Parameter(torch.ones(4, 1, 1, dtype=torch.complex64))
+
+    def forward(self, x):
+        return torch.fft.ifft2(torch.fft.fft2(self.conv(x)) * self.filter).real.mean((2, 3))
+
+
+def test_complex_weights_are_distilled_too():
+    torch.manual_seed(0)
+    original = Spectral().eval()
+    light = copy.deepcopy(original)
+    light.conv.weight.data *= 0.5
+    known = answers(original, torch.randn(64, 3, 8, 8))
+    before = known.error(light)
+    distil_(light, original, known, epochs=2)
+    assert known.error(light) < before
