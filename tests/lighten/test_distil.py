@@ -12,10 +12,11 @@ from convlite.lighten.descent import SCHEDULE, Descent
 from convlite.lighten.distil import RATES, distil_, lesson, rate_for
 
 
-def test_what_is_nearer_is_distilled_at_a_smaller_rate():
-    rates = [rate_for(error) for error in (0.0, 1e-3, 0.04, 0.2, 1.0, 1e6)]
+def test_what_is_nearer_is_distilled_at_a_smaller_rate_and_what_is_long_at_a_larger():
+    rates = [rate_for(error, 400) for error in (0.0, 0.04, 0.2, 1.0, 1e6)]
     assert rates == sorted(rates) and (rates[0], rates[-1]) == RATES
-    assert rates[1] == pytest.approx(1.2e-2 * 1e-3**0.5)
+    assert rates[1] == pytest.approx(6e-4) == rate_for(0.04, 1)
+    assert rate_for(0.01, 1600) == pytest.approx(2 * rate_for(0.01, 400))
 
 
 def mirrored(x, generator):

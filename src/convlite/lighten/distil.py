@@ -17,7 +17,8 @@ from .around import hooked
 from .descent import Descent
 
 RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the root of the error to begin with:
-PACE = 1.2e-2  # what is nearly right is soon spoilt by larger steps
+PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
+SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
 VIEWS = 4  # of an image that is changed at random, whose answers are averaged: more often right than any of them
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
@@ -68,7 +69,7 @@ def distil_(
     scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
-    descent = Descent(light, rate_for(known.first(LOOK).error(light)), steps)
+    descent = Descent(light, rate_for(known.first(LOOK).error(light), steps), steps)
     views = _views(known, augment)
     light.train()
     for module in light.modules():
@@ -128,10 +129,10 @@ def distil_(
     light.eval()
 
 
-def rate_for(error: float) -> float:
+def rate_for(error: float, steps: int) -> float:
     """The highest learning rate for a network whose outputs are off by `error`, relative to their variance."""
     least, most = RATES
-    return min(most, max(least, PACE * error**0.5))
+    return min(most, max(least, PACE * (error * max(1.0, steps / SHORT)) ** 0.5))
 
 
 def lesson(original: nn.Module, known: Answers, augment: Augment | None, *, seed: int = 0) -> Answers:
