@@ -28,10 +28,10 @@ class Descent:
 
     def __init__(self, net: nn.Module, rate: float, steps: int) -> None:
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        kernels = (m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.groups == 1)
-        self._kernels = [k for k in dict.fromkeys(kernels) if k.requires_grad and k.is_floating_point()]
+        kernels = {m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.groups == 1}
+        self._kernels = [p for p in trained if p in kernels and p.is_floating_point()]  # none that is computed
         self._matrices = [nn.Parameter(k.detach().flatten(1).clone()) for k in self._kernels]  # (M, C·K·K)
-        rest = [parameter for parameter in trained if all(parameter is not kernel for kernel in self._kernels)]
+        rest = [p for p in trained if p not in kernels or not p.is_floating_point()]
         real = all(parameter.is_floating_point() for parameter in rest)  # what one fused step is written for
         self._optimisers: list[torch.optim.Optimizer] = []
         if rest:
