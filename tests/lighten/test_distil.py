@@ -20,7 +20,7 @@ def test_what_is_nearer_is_distilled_at_a_smaller_rate_and_what_is_long_at_a_lar
 
 
 def mirrored(x, generator):
-    """Half of the images; channels last."""
+    """Half of the images."""
     turned = torch.rand(len(x), generator=generator) < 0.5
     return torch.where(turned.view(-1, 1, 1, 1), x.flip(3), x)
 

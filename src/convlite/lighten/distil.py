@@ -20,7 +20,7 @@ RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the roo
 PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
-VIEWS = 4  # of an image that is changed at random, whose answers are averaged: more often right than any of them
+VIEWS = 4  # of an image that is changed at random, whose answers are averaged
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 LABELS = 0.1  # and the labels, where there are any: more would drown what the original says
@@ -52,13 +52,13 @@ def distil_(
     weights move see `Descent`.
 
     Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
-    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440), which is right more often than any one answer.
+    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440).
     Maps, of which each pixel has its own answer, are learnt as they are.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
         blocks: modules of both networks whose outputs are compared too; see `blocks_of`.
-        augment: changes a batch at random.
+        augment: changes a batch at random, and leaves what is asked for as it was.
         say: told after each step how far it is.
 
     Raises:
