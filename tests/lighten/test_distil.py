@@ -60,6 +60,42 @@ def test_what_is_to_be_learnt_is_a_mean_only_where_places_say_nothing():
     assert lesson(maps, known, mirrored) is known
 
 
+class Asked(nn.Module):
+    """Notes in which precision it is asked, and does then as told."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.net, self.then, self.half = lopsided(), then, []
+
+    def forward(self, x):
+        self.half.append(torch.is_autocast_enabled("cpu"))
+        return self.then(self.net(x)) if self.half[-1] else self.net(x)
+
+
+def refuse(out):
+    raise TypeError("bf16?")
+
+
+@pytest.mark.parametrize(
+    ("then", "has", "half"),
+    [
+        (lambda out: out, True, True),
+        (lambda out: out, False, False),
+        (refuse, True, False),
+        (torch.zeros_like, True, False),
+    ],
+)
+def test_the_original_answers_in_half_precision_where_that_is_fast_and_right(monkeypatch, then, has, half):
+    monkeypatch.setattr(distil, "_has_bf16", lambda: has)
+    original, images = Asked(then).eval(), torch.randn(128, 3, 8, 8)
+    known, light = answers(original, images), lopsided()
+    nn.init.zeros_(light[-1].weight)
+    before = known.error(light)
+    distil_(light, original, known, epochs=40, blocks=())
+    assert original.half[-1] is half  # of the last step
+    assert known.error(light) < 0.5 * before and all(p.dtype == torch.float32 for p in light.parameters())
+
+
 def test_kernels_learn_by_muon_and_the_rest_by_adamw():
     """Each as by torch's own optimiser of it, with rates that rise and fall to nearly nothing."""
     torch.manual_seed(0)

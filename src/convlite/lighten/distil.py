@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ VIEWS = 4  # of an image that is changed at random, whose answers are averaged
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 LABELS = 0.1  # and the labels, where there are any: more would drown what the original says
+NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
 # and few steps would be too few to average new ones.
@@ -53,7 +56,8 @@ def distil_(
 
     Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
     of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440).
-    Maps, of which each pixel has its own answer, are learnt as they are.
+    Maps, of which each pixel has its own answer, are learnt as they are. Most of the time goes into those answers:
+    they come in bf16 where the processor computes in it; what learns stays in fp32.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
@@ -70,7 +74,7 @@ def distil_(
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
     descent = Descent(light, rate_for(known.first(LOOK).error(light), steps), steps)
-    views = _views(known, augment)
+    views, precision = _views(known, augment), _precision(original, known)
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
@@ -83,15 +87,16 @@ def distil_(
 
         def learn(share: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
             seen, labels = rest[:views], rest[views:]
-            with torch.no_grad():
+            with torch.no_grad(), precision():
                 said = []
                 for view in reversed(seen):  # the first one's blocks are compared
                     theirs.taken()
-                    said.append(float_outputs(original(view)))
+                    outputs = zip(float_outputs(original(view)), known.outputs)
+                    said.append([out.to(each.dtype) for out, each in outputs])
                 wanted = [sum(same) / views for same in zip(*said)]
             given = float_outputs(light(seen[0]))
             loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
-            apart = [F.mse_loss(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
+            apart = [F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
             if labels:
@@ -133,6 +138,25 @@ def rate_for(error: float, steps: int) -> float:
     """The highest learning rate for a network whose outputs are off by `error`, relative to their variance."""
     least, most = RATES
     return min(most, max(least, PACE * (error * max(1.0, steps / SHORT)) ** 0.5))
+
+
+def _precision(original: nn.Module, known: Answers) -> Callable[[], AbstractContextManager[Any]]:
+    """What the original answers in: bf16 where that is fast and its answers stay the same, else as it is."""
+    some = known.first(BATCH)
+    if some.images.device.type != "cpu" or some.images.dtype != torch.float32 or not _has_bf16():
+        return nullcontext
+    half = partial(torch.autocast, "cpu", torch.bfloat16)
+    try:
+        with half():
+            return half if some.error(original) < NEAR else nullcontext
+    except (AssertionError, RuntimeError, TypeError, ValueError):  # of a network that does types by itself
+        return nullcontext
+
+
+def _has_bf16() -> bool:
+    """Whether the processor multiplies in bf16; without, torch imitates that, slowly."""
+    asked: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(asked().get("avx512_bf16", False))
 
 
 def lesson(original: nn.Module, known: Answers, augment: Augment | None, *, seed: int = 0) -> Answers:
