@@ -55,9 +55,8 @@ def distil_(
     weights move see `Descent`.
 
     Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
-    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440).
-    Maps, of which each pixel has its own answer, are learnt as they are. Most of the time goes into those answers:
-    they come in bf16 where the processor computes in it; what learns stays in fp32.
+    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440). Maps, of which each pixel has its own answer, are
+    learnt as they are. The original answers in bf16 where the processor computes in it and the answers stay the same.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
