@@ -56,7 +56,7 @@ def distil_(
 
     Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
     of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440). Maps, of which each pixel has its own answer, are
-    learnt as they are. The original answers in bf16 where the processor computes in it and the answers stay the same.
+    learnt as they are. The original answers in bf16 where the processor has it and the answers stay the same.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
