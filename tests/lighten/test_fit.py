@@ -13,7 +13,9 @@ from torch import nn
 from convlite import kinds
 from convlite.errors import InputError
 from convlite.lighten import decompose
+from convlite.lighten.fit import fit
 from convlite.lighten.patches import read_patches, sample_positions
+from convlite.lighten.target import by_group, own_targets
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -284,6 +286,29 @@ def test_no_terms_near_those_found_are_much_better(seed, c, m, rank):
     for size in (1e-3, 1e-2, 1e-1):
         near = [x * (1 + size * torch.randn_like(x)) for x in (first, spatial)]
         assert lost(*near) > 0.99 * error - 1e-9
+
+
+@QUICK
+@given(
+    st.integers(0, 99), st.integers(1, 2), st.integers(2, 5), st.integers(3, 6), st.integers(2, 5), st.booleans()
+)
+def test_a_fit_that_has_begun_goes_on_from_there(seed, groups, c, m, rank, dead):
+    conv = convolution(seed, groups * c, groups * m, (3, 3), bias=False, groups=groups)
+    kind, value = kinds.Bottleneck(groups * rank, groups * rank, slices=rank), kinds.conv_of(conv, 5)
+    begun = [torch.randn(groups * rank, n) for n in (c, 9)] + [torch.randn(groups * m, rank)]
+    targets = own_targets(conv.weight, groups)
+    if dead:  # a term that is nowhere has no direction to go on in
+        begun[1][::rank] = 0
+        found = fit(kind, value, targets, begun)
+        assert torch.equal(found.kernel, fit(kind, value, targets).kernel)
+        return
+    kernels = by_group(fit(kind, value, targets, begun).kernel, groups)
+    for target, kernel, inputs, pixels in zip(
+        targets, kernels, *(each.double().chunk(groups) for each in begun[:2])
+    ):
+        terms = torch.einsum("rc,rk->rck", inputs, pixels).flatten(1)
+        first = torch.linalg.lstsq(terms.T, target.weight.T).solution.T @ terms
+        assert target.error(kernel).sum() <= 1.01 * target.error(first).sum() + 1e-9
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..kinds import Kind, Permuted, Separable
 from .answers import BATCH, batch_of
 from .around import hooked
-from .decompose import set_factors_
+from .decompose import factors_in, set_factors_
 from .fit import fit
 from .form import Factors
 from .observe import Observed, Shortcuts
@@ -68,7 +68,8 @@ def refit_(
                 best = torch.cat([each.weight for each in targets])
                 put_(modules, dense, path, at, Factors((best,), best), bias_for(best, at, sums))
                 return
-            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], targets, sums))
+            begun = [layer.weight for layer in factors_in(modules[path])]
+            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], targets, sums, begun))
 
         return hook
 
@@ -117,16 +118,22 @@ def put_(
 
 
 def fitted(
-    kind: Kind, at: Observed, mix: Tensor, targets: Sequence[Target], sums: Sums
+    kind: Kind,
+    at: Observed,
+    mix: Tensor,
+    targets: Sequence[Target],
+    sums: Sums,
+    begun: Sequence[Tensor] = (),
 ) -> tuple[Factors, Tensor | None]:
     """The factors that come nearest targets, where the network's outputs feel it most, and the bias for them.
 
     Arguments:
         mix: as from `Curvature.root`.
         sums: those that the targets were made of.
+        begun: as for `fit`.
     """
     mix = mix_for(kind, mix)
-    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)]).unmixed(mix)
+    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)], begun).unmixed(mix)
     return factors, bias_for(factors.kernel, at, sums)
 
 

@@ -13,7 +13,7 @@ from ..kinds import Bottleneck
 from .form import Factors, Form, falling, widened
 from .target import lower, solve
 
-TRIES = 16, 96  # of other terms: as one of many ranks, and alone
+TRIES = 48, 400  # of other terms: as one of many ranks, and alone
 WORK = 2**33, 2**36  # multiply-accumulates beyond which there are fewer
 LEAST = 4  # tries, below which the terms to begin with are the last ones
 EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
@@ -29,6 +29,15 @@ class Canonical(Form):
     lost then depends on the other two, which quasi-Newton steps bring nearer together: those that take factors in
     turn need many times as many.
     """
+
+    @property
+    def _begun(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs (R, C) and pixels (R, K²) of the terms that were fitted before, where they are all in use."""
+        if not self.begun:
+            return None
+        inputs, pixels = (weight.flatten(1) for weight in self.begun[:2])
+        used = inputs.any(1) & pixels.any(1)
+        return (F.normalize(inputs), F.normalize(pixels)) if bool(used.all()) else None
 
     @cached_property
     def _begin(self) -> tuple[Tensor, Tensor]:
@@ -51,7 +60,7 @@ class Canonical(Form):
         wanted = kind.slices
         if kind.ranks(self.dense) != (wanted, wanted):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
-        inputs, pixels = (terms[:wanted] for terms in self._begin)  # (R, C), (R, K²)
+        inputs, pixels = (each[:wanted] for each in self._begun or self._begin)  # (R, C), (R, K²)
         r = len(inputs)
         tries = min(TRIES[self.alone], WORK[self.alone] // (r * self.target.second.numel()))
         if tries >= LEAST:

@@ -54,7 +54,7 @@ def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tupl
 
 def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None) -> None:
     """Write factors (and the bias, into the last layer) into a module of their kind, or a single layer."""
-    layers = [child for child in (module, *module.children()) if isinstance(child, nn.Conv2d | nn.Linear)]
+    layers = factors_in(module)
     with torch.no_grad():
         for layer, weight in zip(layers, balanced(factors.weights), strict=True):
             layer.weight.copy_(weight.view_as(layer.weight))
@@ -66,6 +66,11 @@ def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None
         last = layers[-1].bias
         if last is not None and bias is not None:
             last.copy_(bias)
+
+
+def factors_in(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    """The layers of a module of some kind, in order."""
+    return [child for child in (module, *module.children()) if isinstance(child, nn.Conv2d | nn.Linear)]
 
 
 def balanced(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

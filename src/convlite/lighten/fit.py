@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ LARGEST = 600, 1200  # unknowns beyond which depthwise factors stay: as one of m
 PART = 2**22  # numbers that pointwise first holds at once
 
 
-def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) -> Form:
+def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None, begun: Sequence[Tensor] = ()) -> Form:
     """The closed form that fits this kind, at this rank and, with `most`, at larger ones.
 
     Raises:
@@ -40,17 +41,23 @@ def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None) ->
             f"{kind} can't hold a trained dense kernel: decompose into one of {', '.join(HOLD)}, with nothing "
             "between."
         )
-    return made(kind, dense, target, most)
+    return made(kind, dense, target, most, begun)
 
 
-def fit(kind: Kind, layer: Conv, targets: Sequence[Target]) -> Factors:
+def fit(kind: Kind, layer: Conv, targets: Sequence[Target], begun: Sequence[Tensor] = ()) -> Factors:
     """The factors of `kind` for a convolution that come nearest the targets of its groups.
+
+    Arguments:
+        begun: weights of that kind to begin with, where they are found step by step.
 
     Raises:
         InputError: the kind is no linear chain that a kernel can be decomposed into.
     """
-    own = share_of(kind, layer)
-    return beside([form_of(own, layer.one_group, target).fit(own) for target in targets])
+    own, parts = share_of(kind, layer), len(targets)
+    each = zip(*(weight.double().chunk(parts) for weight in begun)) if begun else repeat(())
+    return beside([
+        form_of(own, layer.one_group, target, begun=some).fit(own) for target, some in zip(targets, each)
+    ])  # fmt: skip
 
 
 def beside(each: Sequence[Factors]) -> Factors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,10 +47,13 @@ class Form(ABC):
         target: what to come near.
         most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks), where
             several will be.
+        begun: weights of that kind, which have been fitted to much the same.
     """
 
-    def __init__(self, kind: Any, dense: Conv, target: Target, most: int | None) -> None:
-        self.kind, self.dense, self.target = kind, dense, target
+    def __init__(
+        self, kind: Any, dense: Conv, target: Target, most: int | None, begun: Sequence[Tensor] = ()
+    ) -> None:
+        self.kind, self.dense, self.target, self.begun = kind, dense, target, begun
         self.alone, self.most = most is None, most or rank_of(kind, dense)
         self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
         self.kk = self.kh * self.kw
