@@ -13,7 +13,8 @@ from ..kinds import Bottleneck
 from .form import Factors, Form, falling, widened
 from .target import lower, solve
 
-TRIES = 48, 400  # of other terms: as one of many ranks, and alone
+TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
+AGAIN = 100  # and of those that have begun
 WORK = 2**33, 2**36  # multiply-accumulates beyond which there are fewer
 LEAST = 4  # tries, below which the terms to begin with are the last ones
 EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
@@ -62,7 +63,9 @@ class Canonical(Form):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
         inputs, pixels = (each[:wanted] for each in self._begun or self._begin)  # (R, C), (R, K²)
         r = len(inputs)
-        tries = min(TRIES[self.alone], WORK[self.alone] // (r * self.target.second.numel()))
+        tries = min(
+            AGAIN if self._begun else TRIES[self.alone], WORK[self.alone] // (r * self.target.second.numel())
+        )
         if tries >= LEAST:
             inputs, pixels = self._nearer(inputs, pixels, tries)
         terms = _terms(inputs, pixels)
