@@ -6,7 +6,7 @@ from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separ
 
 SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the full width, tried as ranks
 TERMS = (1, 2, 3, 4, 6, 8, 12, 16)  # in each slice of a sliced low rank
-WIDTHS = (*SHARES[1:6], 3 / 4, 1, 5 / 4, 3 / 2, 7 / 4, 2, 5 / 2, 3)  # of it, between two 1×1
+WIDTHS = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 5 / 4, 3 / 2, 7 / 4, 2, 5 / 2, 3)  # between two 1×1
 SMALL = 5  # kernels below this, if depthwise, are bound by memory: two convolutions would take longer than one
 WIDE = 512  # channels beyond which it takes too long to find those that belong together in a group
 LARGE = 128 * 128  # C·M beyond which pointwise first, fitted one output channel at a time, takes too long

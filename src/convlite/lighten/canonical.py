@@ -61,11 +61,10 @@ class Canonical(Form):
         wanted = kind.slices
         if kind.ranks(self.dense) != (wanted, wanted):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
-        inputs, pixels = (each[:wanted] for each in self._begun or self._begin)  # (R, C), (R, K²)
-        r = len(inputs)
-        tries = min(
-            AGAIN if self._begun else TRIES[self.alone], WORK[self.alone] // (r * self.target.second.numel())
-        )
+        begun = self._begun
+        inputs, pixels = (each[:wanted] for each in begun or self._begin)  # (R, C), (R, K²)
+        r, most = len(inputs), AGAIN if begun else TRIES[self.alone]
+        tries = min(most, WORK[self.alone] // (r * self.target.second.numel()))
         if tries >= LEAST:
             inputs, pixels = self._nearer(inputs, pixels, tries)
         terms = _terms(inputs, pixels)
