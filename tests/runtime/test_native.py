@@ -50,6 +50,23 @@ def test_separable_sums_are_one_layer_each(terms):
         assert difference(net(x), graph(x)) < 1e-5
 
 
+@pytest.mark.parametrize("between", [None, nn.ReLU6()], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("channels, terms", [(3, 1), (3, 2), (2, 5), (4, 2)])
+def test_a_separable_stem_of_an_images_channels_is_one_dense_convolution(channels, terms, bias, between):
+    torch.manual_seed(0)
+    inner = channels * terms
+    depthwise = nn.Conv2d(channels, inner, 3, stride=2, padding=1, groups=channels, bias=bias)
+    layers = [depthwise, between, nn.Conv2d(inner, 7, 1, bias=not bias), nn.ReLU()]
+    net = nn.Sequential(*filter(None, layers)).eval()
+    x = torch.randn(2, channels, 15, 12)
+    with torch.no_grad():
+        graph = native(traced(net, x))
+        assert difference(net(x), graph(x)) < 1e-5
+    (one,) = (each for each in graph.modules() if isinstance(each, FusedConv2d))
+    assert (one.grouped is None) == (channels < 4 and between is None)
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_every_checkpoint_readable(whole, tiny, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(network(), tiny, out=tmp_path, task=stopping(4))
     size = checkpoint.files(tmp_path)[0].stat().st_size
-    for limit in (0, 100, size // 2, size - 1):
+    for limit in (0, 100, size // 2, int(0.9 * size)):  # sizes differ by some digits of the times recorded
         process = start(tmp_path, limit=limit)
         process.join()
         assert process.exitcode == 1

@@ -14,6 +14,7 @@ from .forms import as_convolutions_, calls, constant, only_user
 from .trace import quiet
 
 _ATEN = torch.ops.aten
+FEW = 4  # channels of the shortest vector, as in vector.h
 
 
 def native(program: torch.export.ExportedProgram) -> GraphModule:
@@ -92,6 +93,8 @@ def _fuse(net: GraphModule, node: Any, part: Part, pool: Pool) -> None:
         dense = replace(dense, weight=_by_channel(dense.weight.transpose(0, 1), r).transpose(0, 1))
     if grouped is not None and calls(source, _ATEN.relu.default) and only_user(source) is not None:
         source, relu = source.args[0], True
+    if grouped is not None and dense is not None and not relu:
+        grouped, dense = _multiplied_out(grouped, dense)
     if why_not_fused(dense, grouped, relu) is not None:
         return
     name = f"fused_{node.name}"
@@ -126,6 +129,20 @@ def _terms(node: Any, part: Part) -> tuple[Any, int] | None:
 def _by_channel(tensor: torch.Tensor, r: int) -> torch.Tensor:
     """(r·C, ...) at t·C + c, put at c·r + t as in `nn.Conv2d`."""
     return tensor.unflatten(0, (r, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def _multiplied_out(grouped: Part, dense: Part) -> tuple[Part | None, Part]:
+    """Both as one dense convolution, which is the faster of so few channels as an image has; else as they are."""
+    unbounded = (grouped.low, grouped.high) == (-math.inf, math.inf)
+    if grouped.weight.shape[1] > 1 or grouped.groups >= FEW or not unbounded:
+        return grouped, dense
+    mixing = dense.weight.flatten(1)  # (M, r·C)
+    taps = grouped.weight.unflatten(0, (grouped.groups, -1)).squeeze(2)  # (C, r, Kh, Kw)
+    weight = torch.einsum("mcr,crhw->mchw", mixing.unflatten(1, taps.shape[:2]), taps)
+    bias = dense.bias
+    if grouped.bias is not None:
+        bias = mixing @ grouped.bias + (0 if bias is None else bias)
+    return None, replace(grouped, weight=weight, bias=bias, groups=1, low=dense.low, high=dense.high)
 
 
 def _with_sum(node: Any, part: Part) -> tuple[Part, Any, Any]:
