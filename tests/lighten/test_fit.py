@@ -12,7 +12,7 @@ from torch import nn
 
 from convlite import kinds
 from convlite.errors import InputError
-from convlite.lighten import decompose
+from convlite.lighten import canonical, decompose
 from convlite.lighten.fit import fit
 from convlite.lighten.patches import read_patches, sample_positions
 from convlite.lighten.target import by_group, own_targets
@@ -286,6 +286,20 @@ def test_no_terms_near_those_found_are_much_better(seed, c, m, rank):
     for size in (1e-3, 1e-2, 1e-1):
         near = [x * (1 + size * torch.randn_like(x)) for x in (first, spatial)]
         assert lost(*near) > 0.99 * error - 1e-9
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_tries_in_single_precision_come_as_near(monkeypatch, scale):
+    conv = convolution(0, 24, 32, (3, 3), bias=False)
+    root = torch.randn(216, 216, dtype=torch.float64) @ torch.diag(torch.logspace(0, -2, 216, dtype=torch.float64))
+    errors = []
+    for most in (math.inf, 0):
+        monkeypatch.setattr(canonical, "DOUBLE", most)
+        module, error = decompose(conv, kinds.Bottleneck(40, 40, slices=40), scale**2 * root @ root.T)
+        assert all(weight.dtype == torch.float64 for weight in module.parameters())
+        errors.append(error)
+    double, single = errors
+    assert single != double and single == pytest.approx(double, rel=0.02)
 
 
 @QUICK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..kinds import Bottleneck
 from .form import Factors, Form, falling, widened
-from .target import lower, solve
+from .target import Target, lower, solve
 
 TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
 AGAIN = 100  # and of those that have begun
-WORK = 2**33, 2**36  # multiply-accumulates beyond which there are fewer
+WORK = 2**35, 2**38  # multiply-accumulates beyond which there are fewer
+DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision: in half the time, the same errors
 LEAST = 4  # tries, below which the terms to begin with are the last ones
 EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
 HISTORY = 10  # of steps
@@ -68,29 +70,25 @@ class Canonical(Form):
         if tries >= LEAST:
             inputs, pixels = self._nearer(inputs, pixels, tries)
         terms = _terms(inputs, pixels)
-        last = self._last(terms)[0]
+        last = _last(self.target, terms)[0]
         first, spatial = inputs.view(r, self.c, 1, 1), pixels.reshape(r, 1, self.kh, self.kw)
         first, expand = widened((first, last.T.reshape(self.m, r, 1, 1)), wanted - r)
         spatial = torch.cat([spatial, spatial.new_zeros(wanted - r, *spatial.shape[1:])])
         return Factors((first, spatial, expand), last.T @ terms)
 
-    def _last(self, terms: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor, float]:
-        """What makes the outputs of the terms (R, D) best: (R, M); terms·S; how much of the energy it explains."""
-        seen = terms @ self.target.second
-        gram, right = seen @ terms.T, terms @ self.target.cross.T
-        gram.diagonal().add_(ridge)
-        last = solve(gram, right)
-        return last, seen, float((last * right).sum())
-
     @torch.inference_mode(False)  # gradients are taken whatever the caller's mode
     def _nearer(self, inputs: Tensor, pixels: Tensor, tries: int) -> tuple[Tensor, Tensor]:
         """Terms that lose less, of length 1, after so many tries of others (Liu and Nocedal 1989)."""
         energy, power = float(self.target.energy.sum()), float(self.target.second.diagonal().mean())
+        target, like = self.target, inputs
+        if self.c * self.kk > DOUBLE:
+            target = replace(target, second=target.second.float(), cross=target.cross.float())
+            inputs, pixels = inputs.float(), pixels.float()
         terms = _terms(inputs, pixels)
-        last, seen, explained = self._last(terms)
+        last, seen, explained = _last(target, terms)
         curvature = last.square().sum(1, keepdim=True) * power / max(energy, 1e-300)  # (R, 1)
         if not curvature.max() > 0:  # nothing is asked for
-            return inputs, pixels
+            return inputs.to(like), pixels.to(like)
         ridge = EVEN * max(0.0, 1 - explained / energy) * float((seen * terms).sum(1).mean())
         # only the directions of x count: the longer a row, the less a step turns it
         x = torch.cat([inputs, pixels], 1) * curvature.clamp_min(SHORT * float(curvature.max())).sqrt()
@@ -99,17 +97,26 @@ class Canonical(Form):
         def lost() -> Tensor:
             terms = _terms(*_directions(x, self.c))
             with torch.no_grad():
-                last, seen, explained = self._last(terms, ridge)
+                last, seen, explained = _last(target, terms, ridge)
                 # ∂/∂terms: the last factor, being best, adds none
-                felt = last @ (last.T @ seen - self.target.cross)
+                felt = last @ (last.T @ seen - target.cross)
             (x.grad,) = torch.autograd.grad((terms * felt).sum() * (2 / energy), x)
-            return terms.new_tensor(1 - explained / energy)
+            return like.new_tensor(1 - explained / energy)
 
         steps = torch.optim.LBFGS(
             [x], max_iter=tries, max_eval=tries, history_size=HISTORY, line_search_fn="strong_wolfe"
         )
         steps.step(lost)
-        return _directions(x.detach(), self.c)
+        return _directions(x.detach().to(like), self.c)
+
+
+def _last(target: Target, terms: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor, float]:
+    """What makes the outputs of the terms (R, D) best: (R, M); terms·S; how much of the energy it explains."""
+    seen = terms @ target.second
+    gram, right = (seen @ terms.T).double(), (terms @ target.cross.T).double()
+    gram.diagonal().add_(ridge)
+    last = solve(gram, right)
+    return last.to(terms), seen, float((last * right).sum())
 
 
 def _directions(x: Tensor, c: int) -> tuple[Tensor, Tensor]:
