@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from convlite.kinds import LowRank, Separable
+from convlite.lighten import curvature
 from convlite.lighten.calibrate import mix_for
 from convlite.lighten.curvature import EVEN, curvatures
 from convlite.lighten.observe import observe
@@ -42,7 +43,7 @@ def test_effect_is_what_a_change_does_to_a_linear_network(images, bias, stride):
             changed[0].bias -= change @ seen["0"].means[0].float()
         off, answers = changed(images) - net(images), net(images)
     made = off.square().mean() / (answers - answers.mean(0)).square().mean()
-    assert felt.effect(change) == pytest.approx(float(made), rel=5e-3)  # of samples with eight bits
+    assert felt.effects([change])[0] == pytest.approx(float(made), rel=5e-3)  # of samples with eight bits
 
 
 def test_an_even_network_feels_all_channels_alike_and_a_root_says_which_it_does_not(images):
@@ -66,12 +67,57 @@ def test_an_even_network_feels_all_channels_alike_and_a_root_says_which_it_does_
     torch.testing.assert_close(alone, (root @ root).diagonal().sqrt().diag())
 
 
+@pytest.mark.parametrize("groups, bias", [(1, False), (1, True), (4, True)])
+def test_wide_layers_are_kept_as_what_their_samples_are_made_of(images, monkeypatch, groups, bias):
+    torch.manual_seed(4)
+    wide = nn.Conv2d(16, 24, 3, 2, 1, bias=bias, groups=groups)
+    layers = (
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.ReLU(),
+        wide,
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 40),
+        nn.Linear(40, 2),
+    )
+    net = nn.Sequential(*layers).eval()
+    seen = seen_by(net, images)
+    found = []
+    for numbers in (2**23, len(images) * 700):  # room for all samples; and for what they are made of
+        monkeypatch.setattr(curvature, "NUMBERS", numbers)
+        found.append(curvatures(net, seen, images))
+    whole, small = found
+    assert [type(small[path]) for path in "0256"] == [curvature.Products, *[curvature.Maps] * 2, curvature.Products]
+    for path in "25":
+        changes = [torch.randn_like(net[int(path)].weight).flatten(1) for _ in range(3)]
+        assert isinstance(whole[path], curvature.Products) and whole[path].shape[0] == small[path].shape[0] == 60
+        assert small[path].effects(changes) == pytest.approx(whole[path].effects(changes), rel=5e-3)
+        second = seen[path].sums.second / seen[path].sums.rows
+        second = second + 0.01 * second.diagonal(dim1=1, dim2=2).mean() * torch.eye(second.shape[1])
+        torch.testing.assert_close(small[path].root(second), whole[path].root(second), rtol=0.02, atol=0.02)
+
+
+def test_layers_that_run_several_times_are_the_sum_of_that(images, monkeypatch):
+    torch.manual_seed(5)
+    twice, once = nn.Conv2d(3, 3, 3, 1, 1, bias=False), nn.Conv2d(3, 3, 3, 1, 1, bias=False)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1)
+    monkeypatch.setattr(curvature, "NUMBERS", 1)
+    effects = []
+    for layers in ((twice, twice, *head), (twice, once, *head)):
+        net = nn.Sequential(*layers).eval()
+        once.load_state_dict(twice.state_dict())
+        felt = curvatures(net, seen_by(net, images), images)
+        assert isinstance(felt["0"], curvature.Products)
+        effects.append(felt["0"].some(slice(None)) + (felt["1"].some(slice(None)) if "1" in felt else 0))
+    torch.testing.assert_close(*effects, rtol=0.02, atol=0.02)
+
+
 def test_layers_that_nothing_answers_to_are_felt_as_even(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
     nn.init.zeros_(net[3].weight)
     seen = seen_by(net, images)
     felt = curvatures(net, seen, images)["0"]
-    assert felt.effect(torch.ones(4, 27)) == 0
+    assert felt.effects([torch.ones(4, 27)])[0] == 0
     torch.testing.assert_close(
         felt.root(torch.eye(27, dtype=torch.float64)[None])[0], torch.eye(4, dtype=torch.float64)
     )
@@ -82,10 +128,10 @@ def test_how_many_images_run_at_once_changes_nothing(images, monkeypatch, at_onc
     torch.manual_seed(3)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
     seen, change = seen_by(net, images), torch.randn(4, 27)
-    felt = curvatures(net, seen, images)["0"].effect(change)
+    felt = curvatures(net, seen, images)["0"].effects([change])[0]
     monkeypatch.setattr(
         sys.modules["convlite.lighten.answers"], "PIXELS", at_once * images.shape[2] * images.shape[3]
     )
-    assert curvatures(net, seen, images)["0"].effect(change) == pytest.approx(felt, rel=5e-3)
+    assert curvatures(net, seen, images)["0"].effects([change])[0] == pytest.approx(felt, rel=5e-3)
     again = seen_by(net, images)["0"].sums
     torch.testing.assert_close(again.second, seen["0"].sums.second, rtol=1e-5, atol=1e-5)

@@ -8,8 +8,11 @@ other; the squared gradients of a layer's outputs do not, and promise several ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,23 +24,55 @@ from .patches import CHUNK, as_maps, columns_of, read_patches, sized
 from .target import lower
 
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
-NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them
+NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them; or what they are made of is kept
 KEPT = torch.bfloat16  # their precision: far from exact each by itself, since so few are to tell of all
 PARTS = 2  # of a batch as others run it: gradients of all layers are in memory at once
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
 
 
-@dataclass(frozen=True)
-class Curvature:
-    """Samples (S, M, D) for a layer with kernel (M, D), scaled for outputs of variance 1."""
+class Curvature(ABC):
+    """Samples (S, M, D) for a layer with kernel (M, D), scaled for outputs of variance 1.
 
-    samples: Tensor
+    Arguments:
+        at: what was observed there.
+    """
 
-    def effect(self, change: Tensor) -> float:
-        """Squared change of the outputs, relative to their variance, by a change of the kernel (M, D)."""
-        products = self.samples.flatten(1).float() @ change.flatten().float()  # (S,)
-        return float(products.double().square().mean())
+    at: Observed
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """S; how many columns of gradients, of all groups, times patches in rows make a sample; and D."""
+
+    @abstractmethod
+    def add(self, start: int, x: Tensor, gradient: Tensor) -> None:
+        """Take in what the layer read (N, C, H, W) of images from one on, and the gradient of what it wrote."""
+
+    @abstractmethod
+    def scale_(self, factor: float) -> None:
+        """Multiply all samples."""
+
+    @abstractmethod
+    def some(self, here: slice) -> Tensor:
+        """Some of the samples (n, M, D), in single precision."""
+
+    @abstractmethod
+    def white(self, half: Tensor, count: int) -> Tensor:
+        """The first samples, whitened by lower factors (G, D, D) of the patches' moments: (n, G, D, m)."""
+
+    def effects(self, changes: Iterable[Tensor]) -> list[float]:
+        """Squared change of the outputs, relative to their variance, by each change of the kernel (M, D)."""
+        (count, rows, d), m = self.shape, self.at.conv.m
+        step, together = max(1, CHUNK // (d * (m + rows))), max(1, CHUNK // (m * d))
+        single, found = (each.flatten().float() for each in changes), list[float]()
+        while some := list(islice(single, together)):
+            flat = torch.stack(some)
+            sums = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
+            for start in range(0, count, step):
+                sums += (self.some(slice(start, start + step)).flatten(1) @ flat.T).double().square().sum(0)
+            found += (sums / count).tolist()
+        return found
 
     def root(self, second: Tensor) -> Tensor:
         """How the outputs feel errors of each group's output channels: symmetric roots (G, m, m), of mean 1.
@@ -45,16 +80,82 @@ class Curvature:
         The samples factor nearly into channels and patches (Martens and Grosse, arXiv 1503.05671); whitened by the
         moments of patches (G, D, D) only the channels are left.
         """
-        _, m, d = self.samples.shape
-        some = self.samples[: max(LEAST // 2, WORK // (m * d * d))].float()
-        some = some.unflatten(1, (len(second), -1))  # (S, G, m, D)
-        half = lower(second).to(some.dtype)
-        white = torch.linalg.solve_triangular(half, some.mT, upper=False)  # (S, G, D, m)
+        _, rows, d = self.shape
+        count = max(LEAST // 2, WORK // (rows * d * d))
+        white = self.white(lower(second).float(), count)  # (S, G, D, m)
         felt = torch.einsum("sgdm,sgdn->gmn", white, white).double()
         mean = felt.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
         one = torch.eye(felt.shape[1], dtype=torch.float64, device=felt.device)
         values, vectors = torch.linalg.eigh(torch.where(mean > 0, felt / mean + EVEN * one, one))
         return vectors @ (values.clamp_min(0).sqrt()[:, :, None] * vectors.mT)
+
+
+@dataclass(frozen=True)
+class Products(Curvature):
+    """The samples as they are (S, M, D)."""
+
+    at: Observed
+    samples: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        s, m, d = self.samples.shape
+        return s, m, d
+
+    def add(self, start: int, x: Tensor, gradient: Tensor) -> None:
+        room = self.samples[start : start + len(x)]
+        places = self.at.conv.groups * gradient[0, 0].numel()
+        step = max(1, CHUNK // (places * self.shape[2]))
+        for first in range(0, len(room), step):
+            part = room[first : first + step]
+            here = slice(first, first + len(part))
+            felt, patches = _factors(self.at, x[here], gradient[here])
+            part += (felt @ patches).flatten(1, 2)
+
+    def scale_(self, factor: float) -> None:
+        self.samples.mul_(factor)
+
+    def some(self, here: slice) -> Tensor:
+        return self.samples[here].float()
+
+    def white(self, half: Tensor, count: int) -> Tensor:
+        some = self.samples[:count].float().unflatten(1, (len(half), -1))  # (n, G, m, D)
+        return torch.linalg.solve_triangular(half, some.mT, upper=False)
+
+
+@dataclass(frozen=True)
+class Maps(Curvature):
+    """What the samples are products of: much less, where a layer is wide and its maps are small.
+
+    Arguments:
+        x: what the layer read (S, C, H, W).
+        gradient: that of what it wrote (S, M, H', W').
+    """
+
+    at: Observed
+    x: Tensor
+    gradient: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        conv = self.at.conv
+        return len(self.x), conv.groups * self.gradient[0, 0].numel(), columns_of(conv)
+
+    def add(self, start: int, x: Tensor, gradient: Tensor) -> None:
+        for room, given in (self.x, x), (self.gradient, gradient):
+            part = room[start : start + len(given)]
+            part += given[: len(part)]
+
+    def scale_(self, factor: float) -> None:
+        self.gradient.mul_(factor)
+
+    def some(self, here: slice) -> Tensor:
+        felt, patches = _factors(self.at, self.x[here], self.gradient[here])
+        return (felt @ patches).flatten(1, 2).float()
+
+    def white(self, half: Tensor, count: int) -> Tensor:
+        felt, patches = _factors(self.at, self.x[:count], self.gradient[:count])
+        return torch.linalg.solve_triangular(half, patches.mT.float(), upper=False) @ felt.mT.float()
 
 
 def curvatures(
@@ -65,11 +166,7 @@ def curvatures(
         return {}
     images, modules = images[:IMAGES], dict(net.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    sizes = {path: (at.conv.m, columns_of(at.conv)) for path, at in seen.items()}
-    samples = {
-        path: torch.zeros(min(len(images), max(LEAST, NUMBERS // (m * d))), m, d, dtype=KEPT, device=images.device)
-        for path, (m, d) in sizes.items()
-    }
+    samples: dict[str, Curvature] = {}
     calls: list[tuple[str, Tensor, Tensor]] = []
 
     def keep(path: str) -> Callable[..., Tensor]:
@@ -94,31 +191,45 @@ def curvatures(
                 power += float(exact.square().sum())
             # an output that answers to no input at all, or not to this layer, has no gradient
             found = torch.autograd.grad(loss, [y for _, _, y in calls], allow_unused=True)
-            for (path, x, _), gradient in zip(calls, found):
-                room = samples[path][start : start + step]
-                if gradient is not None and len(room):
-                    at, count = seen[path], len(room)
-                    x, gradient = (as_maps(each, modules[path], at.conv)[:count] for each in (x, gradient))
-                    room += _by_image(x, gradient, at)
+            once = Counter(path for path, _, _ in calls)
+            for (path, x, y), gradient in zip(calls, found):
+                at = seen[path]
+                x, y = (as_maps(each, modules[path], at.conv) for each in (x, y if gradient is None else gradient))
+                if path not in samples:
+                    samples[path] = _none_yet(at, len(images), x, y, once[path] == 1)
+                if gradient is not None:
+                    samples[path].add(start, x, y)
     energy = power - sum(float(each.square().sum()) for each in sums.values()) / len(images)
     scale = (len(images) / ((energy if energy > ROUNDINGS * power else power) or 1.0)) ** 0.5
-    return {path: Curvature(each.mul_(scale)) for path, each in samples.items()}
+    for each in samples.values():
+        each.scale_(scale)
+    return samples
 
 
-def _by_image(x: Tensor, gradient: Tensor, at: Observed) -> Tensor:
-    """The kernel's gradient for each image (N, M, D), from inputs (N, C, H, W) and gradients (N, M, H', W').
+def _none_yet(at: Observed, count: int, x: Tensor, y: Tensor, once: bool) -> Curvature:
+    """Room for samples of so many images, or fewer where they are large, in the smaller form.
+
+    Arguments:
+        x, y: what the layer reads and writes, of some of the images; `once` for each of them.
+    """
+    m, d = at.conv.m, columns_of(at.conv)
+    numbers = 2 * x[0].numel() + y[0].numel()  # x is kept as it is: its mean may be large
+    maps = once and NUMBERS // (m * d) < count and numbers < m * d
+    count = min(count, max(LEAST, NUMBERS // (numbers if maps else m * d)))
+    if maps:
+        return Maps(at, x.new_zeros(count, *x.shape[1:]), y.new_zeros(count, *y.shape[1:], dtype=KEPT))
+    return Products(at, y.new_zeros(count, m, d, dtype=KEPT))
+
+
+def _factors(at: Observed, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Whose product is the kernel's gradient of each image and group: (N, G, m, P) and patches (N, G, P, D).
 
     A bias makes up for what a change of the kernel does to the mean: patches are then taken relative to theirs.
     """
-    layer, groups, columns = sized(at.conv, x), at.conv.groups, columns_of(at.conv)
-    flat = gradient.flatten(2).unflatten(1, (groups, -1))  # (N, G, m, P)
-    places = torch.arange(flat.shape[3], device=x.device)
-    some = max(1, CHUNK // (groups * columns * len(places)))
-    found = []
-    for part, felt in zip(x.split(some), flat.split(some)):
-        patches = read_patches(part, layer, places.expand(len(part), -1))
-        found.append(felt @ patches.view(len(part), -1, groups, columns).transpose(1, 2))  # (n, G, m, D)
-    product = torch.cat(found)
-    if at.free:
-        product -= flat.sum(3)[..., None] * at.means.to(flat.dtype)[:, None]
-    return product.flatten(1, 2)
+    groups = at.conv.groups
+    felt = gradient.to(x).flatten(2).unflatten(1, (groups, -1))  # (N, G, m, P)
+    places = torch.arange(felt.shape[3], device=x.device).expand(len(x), -1)
+    patches = (
+        read_patches(x, sized(at.conv, x), places).view(len(x), -1, groups, columns_of(at.conv)).transpose(1, 2)
+    )
+    return felt, patches - at.means.to(patches.dtype)[:, None] if at.free else patches

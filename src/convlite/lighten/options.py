@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from ..kinds import LowRank
+from ..kinds import Kind, LowRank
 from .calibrate import RIDGE, mix_for
 from .candidates import candidates
 from .curvature import Curvature
@@ -33,25 +34,31 @@ def options_of(
     targets = at.sums.targets(module.weight, centred=at.free, ridge=RIDGE)
     energy = max(sum(_energy(target) for target in targets), 1e-300)
     dense = module.weight.detach().flatten(1)  # (M, D)
-    options = [Option(None, layer.cost(None), 0.0)]
     tried = [kind for kind in candidates(at.conv) if isinstance(module, nn.Conv2d) or isinstance(kind, LowRank)]
-    for _, alike in groupby(sorted(tried, key=family), family):
-        shares = {kind: share_of(kind, at.conv) for kind in alike}
-        first = next(iter(shares))
-        most = max(rank_of(share, at.conv.one_group) for share in shares.values())
-        mixes = mix_for(first, mix)
-        forms = [
-            form_of(shares[first], at.conv.one_group, target.mixed(own), most)
-            for target, own in zip(targets, mixes)
-        ]
-        unmix = torch.linalg.inv(mixes)
-        for kind, share in shares.items():
-            kernels = [own @ form.fit(share).kernel for own, form in zip(unmix, forms)]
-            lost = sum(_lost(target, kernel) for target, kernel in zip(targets, kernels))
-            options.append(
-                Option(kind, layer.cost(kind), felt.effect(torch.cat(kernels) - dense), max(0.0, lost / energy))
-            )
-    return options
+    lost: dict[Kind, float] = {}
+
+    def changes() -> Iterator[Tensor]:  # one after the other, as they may be large
+        for _, alike in groupby(sorted(tried, key=family), family):
+            shares = {kind: share_of(kind, at.conv) for kind in alike}
+            first = next(iter(shares))
+            most = max(rank_of(share, at.conv.one_group) for share in shares.values())
+            mixes = mix_for(first, mix)
+            forms = [
+                form_of(shares[first], at.conv.one_group, target.mixed(own), most)
+                for target, own in zip(targets, mixes)
+            ]
+            unmix = torch.linalg.inv(mixes)
+            for kind, share in shares.items():
+                kernels = [own @ form.fit(share).kernel for own, form in zip(unmix, forms)]
+                lost[kind] = sum(_lost(target, kernel) for target, kernel in zip(targets, kernels))
+                yield torch.cat(kernels) - dense
+
+    effects = felt.effects(changes())
+    made = [
+        Option(kind, layer.cost(kind), effect, max(0.0, error / energy))
+        for (kind, error), effect in zip(lost.items(), effects)
+    ]
+    return [Option(None, layer.cost(None), 0.0), *made]
 
 
 def _pull(target: Target) -> Tensor:
