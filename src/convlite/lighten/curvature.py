@@ -58,8 +58,8 @@ class Curvature(ABC):
         """Some of the samples (n, M, D), in single precision."""
 
     @abstractmethod
-    def white(self, half: Tensor, count: int) -> Tensor:
-        """The first samples, whitened by lower factors (G, D, D) of the patches' moments: (n, G, D, m)."""
+    def felt(self, here: slice, half: Tensor) -> Tensor:
+        """Σ a·S⁻¹·aᵀ (G, m, m) of some of the samples a, with lower factors (G, D, D) of the patches' moments S."""
 
     def effects(self, changes: Iterable[Tensor]) -> list[float]:
         """Squared change of the outputs, relative to their variance, by each change of the kernel (M, D)."""
@@ -80,10 +80,11 @@ class Curvature(ABC):
         The samples factor nearly into channels and patches (Martens and Grosse, arXiv 1503.05671); whitened by the
         moments of patches (G, D, D) only the channels are left.
         """
-        _, rows, d = self.shape
-        count = max(LEAST // 2, WORK // (rows * d * d))
-        white = self.white(lower(second).float(), count)  # (S, G, D, m)
-        felt = torch.einsum("sgdm,sgdn->gmn", white, white).double()
+        samples, rows, d = self.shape
+        count, step = max(LEAST // 2, WORK // (rows * d * d)), max(1, CHUNK // (rows * d))
+        half, felt = lower(second).float(), second.new_zeros(len(second), *(2 * [self.at.conv.m // len(second)]))
+        for first in range(0, min(count, samples), step):
+            felt += self.felt(slice(first, min(first + step, count)), half)
         mean = felt.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
         one = torch.eye(felt.shape[1], dtype=torch.float64, device=felt.device)
         values, vectors = torch.linalg.eigh(torch.where(mean > 0, felt / mean + EVEN * one, one))
@@ -118,9 +119,9 @@ class Products(Curvature):
     def some(self, here: slice) -> Tensor:
         return self.samples[here].float()
 
-    def white(self, half: Tensor, count: int) -> Tensor:
-        some = self.samples[:count].float().unflatten(1, (len(half), -1))  # (n, G, m, D)
-        return torch.linalg.solve_triangular(half, some.mT, upper=False)
+    def felt(self, here: slice, half: Tensor) -> Tensor:
+        some = self.some(here).unflatten(1, (len(half), -1))  # (n, G, m, D)
+        return torch.einsum("gdsm,gdsn->gmn", *(2 * [_whitened(half, some)]))
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,10 @@ class Maps(Curvature):
         felt, patches = _factors(self.at, self.x[here], self.gradient[here])
         return (felt @ patches).flatten(1, 2).float()
 
-    def white(self, half: Tensor, count: int) -> Tensor:
-        felt, patches = _factors(self.at, self.x[:count], self.gradient[:count])
-        return torch.linalg.solve_triangular(half, patches.mT.float(), upper=False) @ felt.mT.float()
+    def felt(self, here: slice, half: Tensor) -> Tensor:
+        felt, patches = (each.float() for each in _factors(self.at, self.x[here], self.gradient[here]))
+        white = _whitened(half, patches).permute(2, 0, 1, 3)  # (n, G, D, P)
+        return torch.einsum("sgmp,sgnp->gmn", felt @ (white.mT @ white), felt)
 
 
 def curvatures(
@@ -233,3 +235,9 @@ def _factors(at: Observed, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]
         read_patches(x, sized(at.conv, x), places).view(len(x), -1, groups, columns_of(at.conv)).transpose(1, 2)
     )
     return felt, patches - at.means.to(patches.dtype)[:, None] if at.free else patches
+
+
+def _whitened(half: Tensor, rows: Tensor) -> Tensor:
+    """Rows (n, G, r, D) divided by lower factors (G, D, D), which are solved with once for all: (G, D, n, r)."""
+    columns = rows.permute(1, 3, 0, 2)  # (G, D, n, r)
+    return torch.linalg.solve_triangular(half, columns.flatten(2), upper=False).view(columns.shape)
