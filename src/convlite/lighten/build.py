@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.surgery import replace_
 from .calibrate import put_, refit_, restate_norms_
-from .distil import Augment, blocks_of, distil_, lesson
+from .distil import Augment, blocks_of, distil_, lesson, loss_of
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
@@ -65,7 +65,7 @@ def build(
                 augment=augment,
                 say=say,
             ),
-            loss=taught.error if taught.labels is None else taught.label_loss,
+            loss=lambda model: loss_of(model, taught),
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost
