@@ -13,8 +13,10 @@ from torch import nn
 import convlite as cl
 from convlite.errors import InputError, RunError
 from convlite.lighten import Left, decompose
-from convlite.lighten.distil import blocks_of
+from convlite.lighten.answers import Answers
+from convlite.lighten.distil import blocks_of, loss_of
 from convlite.lighten.observe import observe
+from convlite.lighten.record import Log
 from convlite.lighten.survey import survey
 
 
@@ -340,6 +342,26 @@ def test_labels_are_learnt_where_that_is_asked_for(net, images):
         return float(F.cross_entropy(outputs(light, images), labels))
 
     assert loss(True) < 0.9 * loss(False)
+
+
+def test_labels_known_by_heart_do_not_undo_what_brings_the_answers_nearer(net, images):
+    """A distillation that ends nearer to the answers is kept, whatever it does to labels that are these answers."""
+    sure = copy.deepcopy(net)
+    sure[-1].weight.data *= 10 / outputs(net, images).std(0).mean()
+    sure[-1].bias.data -= outputs(sure, images).mean(0)
+    labels = outputs(sure, images).argmax(1)
+    known = Answers(images, (outputs(sure, images),), labels)
+    off, softer = copy.deepcopy(sure), copy.deepcopy(sure)
+    for each, times in ((off, 1.5), (softer, 0.9)):  # surer of the labels, and far from the answers; and near
+        for parameter in each[-1].parameters():
+            parameter.data *= times
+    assert known.label_loss(off) < known.label_loss(softer)
+    log = Log(known, None, lambda text: None)
+    log.stage("closed form", off)
+    log.stage(
+        "distil", off, lambda: off.load_state_dict(softer.state_dict()), loss=lambda model: loss_of(model, known)
+    )
+    assert log.stages[-1].error == log.stages[-1].tried < 0.1 * log.stages[0].error
 
 
 @pytest.mark.parametrize(
