@@ -26,6 +26,7 @@ from .target import lower
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
 NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them; or what they are made of is kept
 KEPT = torch.bfloat16  # their precision: far from exact each by itself, since so few are to tell of all
+HELD = 2**24  # numbers of changes, and of samples, that are compared at once
 PARTS = 2  # of a batch as others run it: gradients of all layers are in memory at once
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
@@ -64,10 +65,11 @@ class Curvature(ABC):
     def effects(self, changes: Iterable[Tensor]) -> list[float]:
         """Squared change of the outputs, relative to their variance, by each change of the kernel (M, D)."""
         (count, rows, d), m = self.shape, self.at.conv.m
-        step, together = max(1, CHUNK // (d * (m + rows))), max(1, CHUNK // (m * d))
+        step, together = max(1, HELD // (d * (m + rows))), max(1, HELD // (m * d))
         single, found = (each.flatten().float() for each in changes), list[float]()
         while some := list(islice(single, together)):
             flat = torch.stack(some)
+            some.clear()
             sums = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
             for start in range(0, count, step):
                 sums += (self.some(slice(start, start + step)).flatten(1) @ flat.T).double().square().sum(0)
