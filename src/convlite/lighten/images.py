@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from ..errors import InputError
 from .answers import Answers
 
-CALIBRATION = 1024  # images that closed forms and refits look at; more add little
+CALIBRATION = 1024  # images that closed forms and refits look at; more add little where maps are large
+PIXELS = 2**22  # of all those images, where more are needed, at most
 LIMIT = 16384  # images kept of an iterable
 
 
@@ -70,14 +72,19 @@ def _labels(labels: list[Any], batches: list[Tensor], device: torch.device) -> T
     return torch.cat(labels).to(device)
 
 
-def split(known: Answers, seed: int) -> tuple[Answers, Answers, Answers]:
-    """Images to train on, those of them to fit on (at most CALIBRATION), and others to measure on.
+def split(known: Answers, seed: int, enough: int = 1) -> tuple[Answers, Answers, Answers]:
+    """Images to train on, those of them to fit on, and others to measure on.
 
-    Measured on are a fifth, drawn at random. Too few images to set any aside are used for all three.
+    Measured on are a fifth, drawn at random, CALIBRATION / 4 at most. Too few images to set any aside are used for
+    all three.
+
+    Arguments:
+        enough: to fit on; at most so many are, or CALIBRATION, where that is more.
     """
-    count = len(known.images)
+    count, pixels = len(known.images), math.prod(known.images.shape[2:])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(known.images.device)
     held = min(count // 5, CALIBRATION // 4)
     held = held if held > 1 else 0
     trained, unseen = order[held:], order[:held] if held else order
-    return known[trained], known[trained[:CALIBRATION]], known[unseen]
+    fitted = max(CALIBRATION, min(enough, PIXELS // pixels))
+    return known[trained], known[trained[:fitted]], known[unseen]

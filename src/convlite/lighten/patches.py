@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -41,6 +43,12 @@ def sample_positions(dense: Conv, images: int, generator: torch.Generator) -> Te
     if count == oh * ow:
         return torch.arange(count).expand(images, count)
     return torch.rand(images, oh * ow, generator=generator).topk(count, dim=1).indices.sort(dim=1).values
+
+
+def images_for(layers: Iterable[Conv]) -> int:
+    """How many images it takes to determine the moments of every layer's patches well."""
+    each = [(-(-ROWS_PER_COLUMN * columns_of(one) // math.prod(one.out_size))) for one in layers]
+    return max(each, default=1)
 
 
 def read_patches(x: Tensor, dense: Conv, positions: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from .images import gather, split
 from .latency import check_engine, layer_times, network_time
 from .observe import Observed, observe
 from .options import options_of
+from .patches import images_for
 from .plan import Budget, Left, Option, Plan, Step, total, uses
 from .survey import NOTHING, Survey, survey, unwrap
 
@@ -221,11 +222,13 @@ def study(
     pool, labels = gather(images, device, labelled=labelled)
     say("counting")
     found = survey(original, tuple(pool.shape[1:]))
-    trained, sample, unseen = split(answers(original, pool, labels), seed)
+    enough = images_for(layer.conv for layer in found.layers.values())
+    trained, sample, unseen = split(answers(original, pool, labels), seed, enough)
     say(f"observing {len(found.layers)} layers on {len(sample.images)} images")
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
     say(f"seeing what the outputs feel of {len(found.layers)} layers")
-    felt = curvatures(original, seen, sample.images, seed=seed)
+    # of few patches, forms with much to choose lose several times less than of others: those others are asked first
+    felt = curvatures(original, seen, torch.cat([unseen.images, sample.images]), seed=seed)
     options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
