@@ -5,13 +5,13 @@
                                        [--device cuda]
 
 RUN is the folder of a network trained with `convlite train`; left out, the ResNet-20 in bases/, made by `convlite
-train --model resnet20 --data cifar10.tar.gz --recipe cifar`; beside it is bases/resnet56. All that is looked at is N
-pictures of the training part without their labels (left out: all of it); the test part is scored once for each network made, or, of a run
-with `--hold-out`, the pictures that were held out of it: so are settings chosen. With `--distil` every method's
-network is trained for as many epochs on these pictures towards the original's outputs (and with `--labels` towards
-their labels), by the same code and with the random shifts and flips of the run's own recipe. The others are
-uniform over the layers, at the largest rank or the least pruning that meets the budget; batch norms are measured
-anew for all of them.
+train --model resnet20 --data cifar10.tar.gz --recipe cifar`; beside it is bases/resnet56. All that is looked at is
+N pictures of the training part without their labels (left out: all of it); the test part is scored once for each
+network made, or, of a run with `--hold-out`, the pictures that were held out of it: so are settings chosen. With
+`--distil` every method's network is trained for as many epochs on these pictures towards the original's outputs
+(and with `--labels` towards their labels), by the same code and with the random shifts and flips of the run's own
+recipe. The others are uniform over the layers, at the largest rank or the least pruning that meets the budget;
+batch norms are measured anew for all of them.
 """
 
 from __future__ import annotations

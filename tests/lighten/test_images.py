@@ -17,7 +17,10 @@ def numbered(count: int, size: int) -> Answers:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    count=st.integers(2, 9000), size=st.sampled_from([1, 32, 64]), seed=st.integers(0, 9), enough=st.integers(1, 9000)
+    count=st.integers(2, 9000),
+    size=st.sampled_from([1, 32, 64]),
+    seed=st.integers(0, 9),
+    enough=st.integers(1, 9000),
 )
 def test_as_many_are_fitted_as_it_takes_and_others_are_set_aside(count, size, seed, enough):
     trained, sample, unseen = split(numbered(count, size), seed, enough)

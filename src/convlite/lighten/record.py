@@ -23,7 +23,8 @@ class Stage:
     Arguments:
         name: what was done.
         seconds: how long it took.
-        error: squared error of the outputs after it, relative to their variance, on images that no layer was fitted to.
+        error: squared error of the outputs after it, relative to their variance, on images that nothing was
+            fitted to.
         tried: that error before it was undone, where the stage had made the network worse; else the same.
         watched: what the caller's `watch` said of the network then.
     """
