@@ -72,7 +72,7 @@ def _labels(labels: list[Any], batches: list[Tensor], device: torch.device) -> T
     return torch.cat(labels).to(device)
 
 
-def split(known: Answers, seed: int, enough: int = 1) -> tuple[Answers, Answers, Answers]:
+def split(known: Answers, seed: int, enough: int) -> tuple[Answers, Answers, Answers]:
     """Images to train on, those of them to fit on, and others to measure on.
 
     Measured on are a fifth, drawn at random, CALIBRATION / 4 at most. Too few images to set any aside are used for

@@ -47,8 +47,7 @@ def sample_positions(dense: Conv, images: int, generator: torch.Generator) -> Te
 
 def images_for(layers: Iterable[Conv]) -> int:
     """How many images it takes to determine the moments of every layer's patches well."""
-    each = [(-(-ROWS_PER_COLUMN * columns_of(one) // math.prod(one.out_size))) for one in layers]
-    return max(each, default=1)
+    return max((-(-ROWS_PER_COLUMN * columns_of(one) // math.prod(one.out_size)) for one in layers), default=1)
 
 
 def read_patches(x: Tensor, dense: Conv, positions: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class Stage:
     Arguments:
         name: what was done.
         seconds: how long it took.
-        error: squared error of the outputs after it, relative to their variance, on images that nothing was
-            fitted to.
+        error: squared error of the outputs after it, relative to their variance, on images that no layer
+            was fitted to, though how the outputs feel errors is seen on them.
         tried: that error before it was undone, where the stage had made the network worse; else the same.
         watched: what the caller's `watch` said of the network then.
     """

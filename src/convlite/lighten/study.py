@@ -17,7 +17,7 @@ from ..models.surgery import replace_
 from .answers import Answers, answers
 from .calibrate import RIDGE, fitted
 from .choose import choose
-from .curvature import curvatures
+from .curvature import IMAGES, curvatures
 from .form import Factors
 from .images import gather, split
 from .latency import check_engine, layer_times, network_time
@@ -228,7 +228,8 @@ def study(
     seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
     say(f"seeing what the outputs feel of {len(found.layers)} layers")
     # of few patches, forms with much to choose lose several times less than of others: those others are asked first
-    felt = curvatures(original, seen, torch.cat([unseen.images, sample.images]), seed=seed)
+    asked = torch.cat([unseen.images, sample.images[: max(0, IMAGES - len(unseen.images))]])
+    felt = curvatures(original, seen, asked, seed=seed)
     options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
