@@ -15,7 +15,7 @@ from convlite.errors import InputError
 from convlite.lighten import canonical, decompose
 from convlite.lighten.fit import fit
 from convlite.lighten.patches import read_patches, sample_positions
-from convlite.lighten.target import by_group, own_targets
+from convlite.lighten.target import own_target
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -310,19 +310,36 @@ def test_a_fit_that_has_begun_goes_on_from_there(seed, groups, c, m, rank, dead)
     conv = convolution(seed, groups * c, groups * m, (3, 3), bias=False, groups=groups)
     kind, value = kinds.Bottleneck(groups * rank, groups * rank, slices=rank), kinds.conv_of(conv, 5)
     begun = [torch.randn(groups * rank, n) for n in (c, 9)] + [torch.randn(groups * m, rank)]
-    targets = own_targets(conv.weight, groups)
+    target = own_target(conv.weight, groups)
     if dead:  # a term that is nowhere has no direction to go on in
         begun[1][::rank] = 0
-        found = fit(kind, value, targets, begun)
-        assert torch.equal(found.kernel, fit(kind, value, targets).kernel)
+        found = fit(kind, value, target, begun)
+        assert torch.equal(found.kernel, fit(kind, value, target).kernel)
         return
-    kernels = by_group(fit(kind, value, targets, begun).kernel, groups)
-    for target, kernel, inputs, pixels in zip(
-        targets, kernels, *(each.double().chunk(groups) for each in begun[:2])
-    ):
-        terms = torch.einsum("rc,rk->rck", inputs, pixels).flatten(1)
-        first = torch.linalg.lstsq(terms.T, target.weight.T).solution.T @ terms
-        assert target.error(kernel).sum() <= 1.01 * target.error(first).sum() + 1e-9
+    kernel = fit(kind, value, target, begun).kernel  # (G, m, D)
+    inputs, pixels = (each.double().unflatten(0, (groups, rank)) for each in begun[:2])
+    terms = torch.einsum("grc,grk->grck", inputs, pixels).flatten(2)
+    first = torch.linalg.lstsq(terms.mT, target.weight.mT).solution.mT @ terms
+    assert target.error(kernel).sum() <= 1.01 * target.error(first).sum() + 1e-9
+
+
+def test_terms_of_groups_found_together_lose_no_more_than_apart(monkeypatch):
+    """In few tries, over several layers: a single one may end near other terms."""
+    monkeypatch.setattr(canonical, "TRIES", (30, 30))
+    groups, c, m, rank = 6, 5, 7, 6
+    together, apart = 0.0, 0.0
+    for seed in range(6):
+        conv = convolution(seed, groups * c, groups * m, (3, 3), bias=False, groups=groups)
+        conv.weight *= torch.logspace(0, -2, groups, dtype=torch.float64).repeat_interleave(m)[:, None, None, None]
+        root = torch.randn(groups, 9 * c, 9 * c, dtype=torch.float64) / (9 * c) ** 0.5
+        target = own_target(conv.weight, groups, root @ root.mT)
+        kind, one = kinds.Bottleneck(rank, rank, slices=rank), kinds.conv_of(conv, 5).one_group
+        whole = kinds.Bottleneck(groups * rank, groups * rank, slices=rank)
+        together += float(target.error(fit(whole, kinds.conv_of(conv, 5), target).kernel).sum())
+        for each, second in zip(conv.weight.chunk(groups), root @ root.mT):
+            alone = own_target(each, 1, second[None])
+            apart += float(alone.error(fit(kind, one, alone).kernel).sum())
+    assert together < apart
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -16,7 +16,7 @@ from .fit import fit
 from .form import Factors
 from .observe import Observed, Shortcuts
 from .patches import Sums, as_maps, read_patches
-from .target import Target, by_group, solve
+from .target import Target, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
 RIDGES = (1e-4, RIDGE, 1e-2, 1e-1)  # of which a refit takes the one that images set aside show to be the best
@@ -61,15 +61,15 @@ def refit_(
                 some = own if i % ASIDE else aside
                 some.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
             weight, sums = dense[path].weight, own + aside
-            targets = sums.targets(weight, centred=at.free, ridge=ridge_of(own, aside, weight, centred=at.free))
-            targets = [replace(each, weight=best_for(each)) for each in targets]  # what the forms start from
+            target = sums.target(weight, centred=at.free, ridge=ridge_of(own, aside, weight, centred=at.free))
+            target = replace(target, weight=best_for(target))  # what the forms start from
             kind = kinds[path]
             if kind is None:
-                best = torch.cat([each.weight for each in targets])
+                best = target.weight
                 put_(modules, dense, path, at, Factors((best,), best), bias_for(best, at, sums))
                 return
             begun = [layer.weight for layer in factors_in(modules[path])]
-            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], targets, sums, begun))
+            put_(modules, dense, path, at, *fitted(kind, at, mixes[path], target, sums, begun))
 
         return hook
 
@@ -78,19 +78,18 @@ def refit_(
 
 
 def best_for(target: Target) -> Tensor:
-    """The dense kernel (M, D) that comes nearest a target."""
-    return solve(target.second, target.cross.T).T
+    """The dense kernel (G, m, D) that comes nearest a target."""
+    return solve(target.second, target.cross.mT).mT
 
 
 def ridge_of(own: Sums, aside: Sums, weight: Tensor, *, centred: bool) -> float:
     """Which of RIDGES lets a dense kernel fitted to `own` come nearest what was set aside."""
     if not (own.rows and aside.rows):
         return RIDGE
-    unseen = aside.targets(weight, centred=centred)
+    unseen = aside.target(weight, centred=centred)
 
     def lost(ridge: float) -> float:
-        fits = own.targets(weight, centred=centred, ridge=ridge)
-        return sum(float(one.error(best_for(fit)).sum()) for one, fit in zip(unseen, fits))
+        return float(unseen.error(best_for(own.target(weight, centred=centred, ridge=ridge))).sum())
 
     return min(RIDGES, key=lost)
 
@@ -121,27 +120,27 @@ def fitted(
     kind: Kind,
     at: Observed,
     mix: Tensor,
-    targets: Sequence[Target],
+    target: Target,
     sums: Sums,
     begun: Sequence[Tensor] = (),
 ) -> tuple[Factors, Tensor | None]:
-    """The factors that come nearest targets, where the network's outputs feel it most, and the bias for them.
+    """The factors that come nearest a target, where the network's outputs feel it most, and the bias for them.
 
     Arguments:
         mix: as from `Curvature.root`.
-        sums: those that the targets were made of.
+        sums: those that the target was made of.
         begun: as for `fit`.
     """
     mix = mix_for(kind, mix)
-    factors = fit(kind, at.conv, [target.mixed(own) for target, own in zip(targets, mix)], begun).unmixed(mix)
+    factors = fit(kind, at.conv, target.mixed(mix), begun).unmixed(mix)
     return factors, bias_for(factors.kernel, at, sums)
 
 
 def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
-    """What brings the mean of a kernel's outputs to that of the wanted ones (M,), where something takes it up."""
+    """What brings the mean of outputs of (G, m, D) to that of the wanted ones (M,), where something takes it up."""
     if not at.free:
         return None
-    given = by_group(kernel, len(sums.x)) @ sums.x[..., None]  # (G, m, 1)
+    given = kernel @ sums.x[..., None]  # (G, m, 1)
     return (sums.y - given[..., 0]).flatten() / sums.rows
 
 

@@ -18,6 +18,7 @@ TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
 AGAIN = 100  # and of those that have begun
 WORK = 2**35, 2**38  # multiply-accumulates beyond which there are fewer
 DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision: in half the time, the same errors
+TOGETHER = 2  # times as many where there are groups, which take their steps together: what suits one may not others
 LEAST = 4  # tries, below which the terms to begin with are the last ones
 EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
 HISTORY = 10  # of steps
@@ -29,69 +30,76 @@ class Canonical(Form):
 
     A canonical polyadic decomposition (Lebedev et al., arXiv 1412.6553, with K×K as one mode) in the norm of the
     outputs. The factor of the outputs is best for any terms (variable projection: Golub and Pereyra 1973); what is
-    lost then depends on the other two, which quasi-Newton steps bring nearer together: those that take factors in
-    turn need many times as many.
+    lost then depends on the other two, which quasi-Newton steps bring nearer together, in all groups: those that
+    take factors in turn need many times as many.
     """
 
     @property
     def _begun(self) -> tuple[Tensor, Tensor] | None:
-        """Inputs (R, C) and pixels (R, K²) of the terms that were fitted before, where they are all in use."""
+        """Inputs (G, R, C) and pixels (G, R, K²) of terms that were fitted before, where all are in use."""
         if not self.begun:
             return None
-        inputs, pixels = (weight.flatten(1) for weight in self.begun[:2])
-        used = inputs.any(1) & pixels.any(1)
-        return (F.normalize(inputs), F.normalize(pixels)) if bool(used.all()) else None
+        inputs, pixels = (weight.flatten(2) for weight in self.begun[:2])
+        used = inputs.any(2) & pixels.any(2)
+        return (F.normalize(inputs, dim=2), F.normalize(pixels, dim=2)) if bool(used.all()) else None
 
     @cached_property
     def _begin(self) -> tuple[Tensor, Tensor]:
-        """Inputs (R, C) and pixels (R, K²) of the terms to begin with, the most used first.
+        """Inputs (G, R, C) and pixels (G, R, K²) of the terms to begin with, the most used first.
 
         Each direction of the outputs is a C×K² slice, whose singular vectors, in the norm of the mean moments of
         channels and of pixels, are terms.
         """
         rows = self.target.weight
-        slices = (falling(rows @ self.target.second @ rows.T)[1].T @ rows).view(self.m, self.c, self.kk)
-        channels = lower(self.blocks.diagonal(dim1=1, dim2=3).mean(-1)).T  # (C, C)
-        taps = lower(self.blocks.diagonal(dim1=0, dim2=2).mean(-1)).T  # (K², K²)
-        left, used, right = torch.linalg.svd(channels @ slices @ taps.T, full_matrices=False)
-        most = used.flatten().argsort(descending=True, stable=True)[: self.most]
-        inputs = torch.linalg.solve_triangular(channels, left, upper=True).mT.flatten(0, 1)[most]
-        pixels = torch.linalg.solve_triangular(taps, right.mT, upper=True).mT.flatten(0, 1)[most]
-        return F.normalize(inputs), F.normalize(pixels)
+        slices = (falling(rows @ self.target.second @ rows.mT)[1].mT @ rows).view(self.g, self.m, self.c, self.kk)
+        channels = lower(self.blocks.diagonal(dim1=2, dim2=4).mean(-1)).mT[:, None]  # (G, 1, C, C)
+        taps = lower(self.blocks.diagonal(dim1=1, dim2=3).mean(-1)).mT[:, None]  # (G, 1, K², K²)
+        left, used, right = torch.linalg.svd(channels @ slices @ taps.mT, full_matrices=False)
+        most = used.flatten(1).argsort(descending=True, stable=True)[:, : self.most, None]  # (G, R, 1)
+
+        def leading(vectors: Tensor, whitened: Tensor) -> Tensor:
+            every = torch.linalg.solve_triangular(whitened, vectors, upper=True).mT.flatten(1, 2)
+            return F.normalize(every.take_along_dim(most, 1), dim=2)
+
+        return leading(left, channels), leading(right.mT, taps)
 
     def fit(self, kind: Bottleneck) -> Factors:
         wanted = kind.slices
         if kind.ranks(self.dense) != (wanted, wanted):
             raise InputError(f"{kind} can't hold a dense kernel: of those in slices a depthwise one alone can.")
         begun = self._begun
-        inputs, pixels = (each[:wanted] for each in begun or self._begin)  # (R, C), (R, K²)
-        r, most = len(inputs), AGAIN if begun else TRIES[self.alone]
+        inputs, pixels = (each[:, :wanted] for each in begun or self._begin)  # (G, R, C), (G, R, K²)
+        r, most = inputs.shape[1], AGAIN if begun else TRIES[self.alone]
+        most *= min(self.g, TOGETHER)
         tries = min(most, WORK[self.alone] // (r * self.target.second.numel()))
         if tries >= LEAST:
             inputs, pixels = self._nearer(inputs, pixels, tries)
         terms = _terms(inputs, pixels)
-        last = _last(self.target, terms)[0]
-        first, spatial = inputs.view(r, self.c, 1, 1), pixels.reshape(r, 1, self.kh, self.kw)
-        first, expand = widened((first, last.T.reshape(self.m, r, 1, 1)), wanted - r)
-        spatial = torch.cat([spatial, spatial.new_zeros(wanted - r, *spatial.shape[1:])])
-        return Factors((first, spatial, expand), last.T @ terms)
+        last = _last(self.target, terms)[0].mT  # (G, m, R)
+        first, spatial = inputs[..., None, None], pixels.view(self.g, r, 1, self.kh, self.kw)
+        first, expand = widened((first, last[..., None, None]), wanted - r)
+        spatial = torch.cat([spatial, spatial.new_zeros(self.g, wanted - r, *spatial.shape[2:])], dim=1)
+        return Factors((first, spatial, expand), last @ terms)
 
     @torch.inference_mode(False)  # gradients are taken whatever the caller's mode
     def _nearer(self, inputs: Tensor, pixels: Tensor, tries: int) -> tuple[Tensor, Tensor]:
         """Terms that lose less, of length 1, after so many tries of others (Liu and Nocedal 1989)."""
-        energy, power = float(self.target.energy.sum()), float(self.target.second.diagonal().mean())
+        each = self.target.energy.sum(1)  # (G,)
+        energy = float(each.sum())
         target, like = self.target, inputs
         if self.c * self.kk > DOUBLE:
             target = replace(target, second=target.second.float(), cross=target.cross.float())
             inputs, pixels = inputs.float(), pixels.float()
         terms = _terms(inputs, pixels)
         last, seen, explained = _last(target, terms)
-        curvature = last.square().sum(1, keepdim=True) * power / max(energy, 1e-300)  # (R, 1)
+        power = target.second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
+        curvature = last.square().sum(2, keepdim=True) * power / max(energy, 1e-300)  # (G, R, 1)
         if not curvature.max() > 0:  # nothing is asked for
             return inputs.to(like), pixels.to(like)
-        ridge = EVEN * max(0.0, 1 - explained / energy) * float((seen * terms).sum(1).mean())
+        left = (1 - explained / each.clamp_min(1e-300)).clamp_min(0)  # (G,)
+        ridge = EVEN * left * (seen * terms).sum(2).mean(1)
         # only the directions of x count: the longer a row, the less a step turns it
-        x = torch.cat([inputs, pixels], 1) * curvature.clamp_min(SHORT * float(curvature.max())).sqrt()
+        x = torch.cat([inputs, pixels], 2) * curvature.clamp_min(SHORT * float(curvature.max())).sqrt()
         x.requires_grad_()
 
         def lost() -> Tensor:
@@ -99,9 +107,9 @@ class Canonical(Form):
             with torch.no_grad():
                 last, seen, explained = _last(target, terms, ridge)
                 # ∂/∂terms: the last factor, being best, adds none
-                felt = last @ (last.T @ seen - target.cross)
+                felt = last @ (last.mT @ seen - target.cross)
             (x.grad,) = torch.autograd.grad((terms * felt).sum() * (2 / energy), x)
-            return like.new_tensor(1 - explained / energy)
+            return 1 - explained.sum() / energy
 
         steps = torch.optim.LBFGS(
             [x], max_iter=tries, max_eval=tries, history_size=HISTORY, line_search_fn="strong_wolfe"
@@ -110,20 +118,21 @@ class Canonical(Form):
         return _directions(x.detach().to(like), self.c)
 
 
-def _last(target: Target, terms: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor, float]:
-    """What makes the outputs of the terms (R, D) best: (R, M); terms·S; how much of the energy it explains."""
+def _last(target: Target, terms: Tensor, ridge: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What makes the outputs of the terms (G, R, D) best: (G, R, m); terms·S; the energy it explains (G,)."""
     seen = terms @ target.second
-    gram, right = (seen @ terms.T).double(), (terms @ target.cross.T).double()
-    gram.diagonal().add_(ridge)
+    gram, right = (seen @ terms.mT).double(), (terms @ target.cross.mT).double()
+    if ridge is not None:
+        gram.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
     last = solve(gram, right)
-    return last.to(terms), seen, float((last * right).sum())
+    return last.to(terms), seen, (last * right).sum((1, 2))
 
 
 def _directions(x: Tensor, c: int) -> tuple[Tensor, Tensor]:
-    """Inputs (R, C) and pixels (R, K²) of length 1, from rows of both."""
-    return F.normalize(x[:, :c]), F.normalize(x[:, c:])
+    """Inputs (G, R, C) and pixels (G, R, K²) of length 1, from rows of both."""
+    return F.normalize(x[..., :c], dim=2), F.normalize(x[..., c:], dim=2)
 
 
 def _terms(inputs: Tensor, pixels: Tensor) -> Tensor:
-    """The products of inputs (R, C) and pixels (R, K²): (R, D)."""
-    return (inputs[:, :, None] * pixels[:, None]).flatten(1)
+    """The products of inputs (G, R, C) and pixels (G, R, K²): (G, R, D)."""
+    return (inputs[..., None] * pixels[:, :, None]).flatten(2)

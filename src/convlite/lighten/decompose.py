@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from ..nn import PermutedConv2d
 from .fit import fit
 from .form import Factors
 from .patches import columns_of
-from .target import by_group, own_targets
+from .target import own_target
 
 
 def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tuple[nn.Module, float]:
@@ -43,11 +45,9 @@ def decompose(layer: Weighted, kind: Kind, inputs: Tensor | None = None) -> tupl
         inputs = inputs.to(layer.weight.device, torch.float64).view(groups, columns, columns)
     if not bool(layer.weight.isfinite().all()):
         raise InputError("The layer's weights are not finite, so there is nothing to decompose.")
-    targets = own_targets(layer.weight, groups, inputs)
-    factors = fit(kind, value, targets)
-    energy = sum(float(target.energy.sum()) for target in targets)
-    kernels = by_group(factors.kernel, groups)
-    lost = sum(float(target.error(kernel).sum()) for target, kernel in zip(targets, kernels))
+    target = own_target(layer.weight, groups, inputs)
+    factors = fit(kind, value, target)
+    energy, lost = float(target.energy.sum()), float(target.error(factors.kernel).sum())
     set_factors_(module, factors, None if layer.bias is None else layer.bias.detach())
     return module, lost / energy if energy else 0.0
 
@@ -57,7 +57,7 @@ def set_factors_(module: nn.Module, factors: Factors, bias: Tensor | None = None
     layers = factors_in(module)
     with torch.no_grad():
         for layer, weight in zip(layers, balanced(factors.weights), strict=True):
-            layer.weight.copy_(weight.view_as(layer.weight))
+            layer.weight.copy_(weight.reshape(layer.weight.shape))
         if isinstance(module, PermutedConv2d) and factors.orders is not None:
             into, out = factors.orders
             module.get_buffer("before.order").copy_(into)
@@ -75,6 +75,6 @@ def factors_in(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 def balanced(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The same chain with its scale shared out evenly, so that training moves all factors alike."""
-    norms = [weight.norm().clamp_min(1e-30) / weight.shape[0] ** 0.5 for weight in weights]
+    norms = [weight.norm().clamp_min(1e-30) / math.prod(weight.shape[:2]) ** 0.5 for weight in weights]
     mean = torch.stack(norms).log().mean().exp()
     return tuple(weight * (mean / norm) for weight, norm in zip(weights, norms))

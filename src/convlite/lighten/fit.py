@@ -1,6 +1,6 @@
 """Closed forms: for each kind, the factors that best stand in for a dense kernel (see `target.py` for "best").
 
-A form is made for one layer, or one group of it, and answers for every rank: what all ranks share, the
+A form is made for one layer, all groups of it, and answers for every rank: what all ranks share, the
 decompositions, is worked out once. The factor nearest the output is solved for exactly; depthwise factors of narrow
 layers in turn with it (alternating least squares).
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -32,6 +31,8 @@ PART = 2**22  # numbers that pointwise first holds at once
 def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None, begun: Sequence[Tensor] = ()) -> Form:
     """The closed form that fits this kind, at this rank and, with `most`, at larger ones.
 
+    Arguments: as those of `Form`.
+
     Raises:
         InputError: the kind is no linear chain that a dense kernel can be decomposed into.
     """
@@ -44,8 +45,8 @@ def form_of(kind: Kind, dense: Conv, target: Target, most: int | None = None, be
     return made(kind, dense, target, most, begun)
 
 
-def fit(kind: Kind, layer: Conv, targets: Sequence[Target], begun: Sequence[Tensor] = ()) -> Factors:
-    """The factors of `kind` for a convolution that come nearest the targets of its groups.
+def fit(kind: Kind, layer: Conv, target: Target, begun: Sequence[Tensor] = ()) -> Factors:
+    """The factors of `kind` for a convolution that come nearest a target.
 
     Arguments:
         begun: weights of that kind to begin with, where they are found step by step.
@@ -53,19 +54,9 @@ def fit(kind: Kind, layer: Conv, targets: Sequence[Target], begun: Sequence[Tens
     Raises:
         InputError: the kind is no linear chain that a kernel can be decomposed into.
     """
-    own, parts = share_of(kind, layer), len(targets)
-    each = zip(*(weight.double().chunk(parts) for weight in begun)) if begun else repeat(())
-    return beside([
-        form_of(own, layer.one_group, target, begun=some).fit(own) for target, some in zip(targets, each)
-    ])  # fmt: skip
-
-
-def beside(each: Sequence[Factors]) -> Factors:
-    """The factors of all groups as those of one layer: output channels stand group by group."""
-    if len(each) == 1:
-        return each[0]
-    weights = zip(*(factors.weights for factors in each))
-    return Factors(tuple(torch.cat(one) for one in weights), torch.cat([factors.kernel for factors in each]))
+    own = share_of(kind, layer)
+    each = [weight.double().unflatten(0, (layer.groups, -1)) for weight in begun]
+    return form_of(own, layer.one_group, target, begun=each).fit(own)
 
 
 def share_of(kind: Kind, layer: Conv) -> Kind:
@@ -106,14 +97,15 @@ class _Sliced(Form):
 
     @property
     def _moments_by_slice(self) -> Tensor:
-        """S by slice and what is in it: (s, d, s, d)."""
+        """S by slice and what is in it: (G, s, d, s, d)."""
         s = self._slices
-        return self.target.second.view(s, -1, s, self.target.second.shape[1] // s)
+        d = self.target.second.shape[1] // s
+        return self.target.second.reshape(self.g, s, d, s, d)
 
     @cached_property
-    def _directions(self) -> Tensor:  # (s, r, d), the most used first
-        rows = self.target.weight.view(self.m, self._slices, -1).transpose(0, 1)  # (s, M, d)
-        own = self._moments_by_slice.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (s, d, d)
+    def _directions(self) -> Tensor:  # (G, s, r, d), the most used first
+        rows = self.target.weight.view(self.g, self.m, self._slices, -1).transpose(1, 2)  # (G, s, m, d)
+        own = self._moments_by_slice.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (G, s, d, d)
         return leading(rows, own, min(self.most, own.shape[-1]))
 
     @cached_property
@@ -122,48 +114,49 @@ class _Sliced(Form):
         return Prefixes(*self._moments(self._directions))
 
     def _moments(self, filters: Tensor) -> tuple[Tensor, Tensor]:
-        """G and R of the features that filters (s, r, d) make, in the order (r, s)."""
-        s, r, d = filters.shape
-        seen = torch.einsum("srk,sktl->srtl", filters, self._moments_by_slice)
-        gram = torch.einsum("srtl,tql->rsqt", seen, filters).reshape(r * s, r * s)
-        right = torch.einsum("srk,msk->rsm", filters, self.target.cross.view(self.m, s, d))
-        return gram, right.reshape(r * s, self.m)
+        """What features of filters (G, s, r, d) share with each other and with the outputs, in order (r, s)."""
+        g, s, r, d = filters.shape
+        seen = torch.einsum("gsrk,gsktl->gsrtl", filters, self._moments_by_slice)
+        gram = torch.einsum("gsrtl,gtql->grsqt", seen, filters).reshape(g, r * s, r * s)
+        right = torch.einsum("gsrk,gmsk->grsm", filters, self.target.cross.view(g, self.m, s, d))
+        return gram, right.reshape(g, r * s, self.m)
 
     def _alternates(self, r: int) -> bool:
         return r * self.c * self.kk <= LARGEST[self.alone]
 
     def fit(self, kind: Any) -> Factors:
-        m, r, (s, most, d) = self.m, rank_of(kind, self.dense), self._directions.shape
+        m, r, (g, s, most, d) = self.m, rank_of(kind, self.dense), self._directions.shape
         if r > most:
             raise InputError(f"A kernel of {self.dense.k} has at most {d} terms in a slice, given {r}.")
-        filters = self._directions[:, :r]
-        last = self._shared.last(r * s).view(m, r, s)
-        cross = self.target.cross.view(m, s, d)
+        filters = self._directions[:, :, :r]
+        last = self._shared.last(r * s).reshape(g, m, r, s)
+        cross = self.target.cross.view(g, m, s, d)
         for _ in range(SWEEPS if self._alternates(r) else 0):
-            flat = last.permute(2, 1, 0).reshape(s * r, m)  # (s·r, M)
-            both = (flat @ flat.T).view(s, r, 1, s, r, 1)
-            gram = (both * self._moments_by_slice.reshape(s, 1, d, s, 1, d)).reshape(s * r * d, s * r * d)
-            wanted = torch.einsum("mrs,msk->srk", last, cross)
-            filters = solve(gram, wanted.reshape(-1, 1)).view(s, r, d)
-            filters = filters / filters.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
+            flat = last.permute(0, 3, 2, 1).reshape(g, s * r, m)
+            both = (flat @ flat.mT).view(g, s, r, 1, s, r, 1)
+            gram = (both * self._moments_by_slice.view(g, s, 1, d, s, 1, d)).reshape(g, s * r * d, s * r * d)
+            wanted = torch.einsum("gmrs,gmsk->gsrk", last, cross)
+            filters = solve(gram, wanted.reshape(g, -1, 1)).view(g, s, r, d)
+            filters = filters / filters.flatten(2).norm(dim=2).clamp_min(1e-300)[..., None, None]
             gram, right = self._moments(filters)
-            last = solve(gram, right).T.reshape(m, r, s)
-        kernel = torch.einsum("mrs,srk->msk", last, filters).reshape(m, -1)
+            last = solve(gram, right).mT.reshape(g, m, r, s)
+        kernel = torch.einsum("gmrs,gsrk->gmsk", last, filters).reshape(g, m, -1)
         if isinstance(kind, Separable):  # t·C + c is term t of channel c
-            first, last = filters.transpose(0, 1), last.reshape(m, r * s)
+            first = filters.transpose(1, 2)
         else:  # a slice's terms stand together
-            first, last = filters, last.transpose(1, 2).reshape(m, r * s)
-        return Factors((first.reshape(r * s, -1, self.kh, self.kw), last.view(m, r * s, 1, 1)), kernel)
+            first, last = filters, last.transpose(2, 3)
+        weights = first.reshape(g, r * s, -1, self.kh, self.kw), last.reshape(g, m, r * s, 1, 1)
+        return Factors(weights, kernel)
 
 
 class _PointwiseFirst(Form):
-    """Each output channel's C×K² slice to rank r; then its pixels and its channels in turn."""
+    """Each output channel's C×K² slice to rank r; then its pixels and its channels in turn. For one group."""
 
     def fit(self, kind: Separable) -> Factors:
         m, c, kk, r = self.m, self.c, self.kk, kind.multiplier
         if r > kk:
             raise InputError(f"A kernel of {self.dense.k} has at most {kk} separable terms, given {r}.")
-        slices, second = self.target.weight.view(m, c, kk), self.blocks
+        slices, second = self.target.weight.view(m, c, kk), self.blocks[0]
         spread = second.diagonal(dim1=0, dim2=2).sum(-1)  # (K², K²): moments of the pixels over all channels
         depthwise = leading(slices, spread.expand(m, kk, kk), r)  # (M, r, K²)
         crossed = self.target.cross.view(m, c, kk)
@@ -181,32 +174,32 @@ class _PointwiseFirst(Form):
                 seen = (a[:, None] @ half).view(n, r * kk, r * kk)
                 d = solve(seen, (a @ wanted).view(n, -1, 1)).view(n, r, kk)
             depthwise[some], pointwise[some] = d, a
-        kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(m, c * kk)
+        kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(1, m, c * kk)
         terms = pointwise.transpose(0, 1)  # t·M + m is term t of channel m
-        return Factors((terms.reshape(r * m, c, 1, 1), depthwise.view(m, r, self.kh, self.kw)), kernel)
+        return Factors((terms.reshape(1, r * m, c, 1, 1), depthwise.view(1, m, r, self.kh, self.kw)), kernel)
 
 
 class _Asymmetric(Form):
     """SVD of the (Kw·M)×(C·Kh) unfolding (Jaderberg et al., arXiv 1405.3866), then the 1×K solved for."""
 
     @cached_property
-    def _vertical(self) -> Tensor:  # (R, C·Kh)
-        tall, kw = self.c * self.kh, self.kw
-        rows = self.target.weight.view(self.m, tall, kw).permute(0, 2, 1).reshape(self.m * kw, tall)
-        columns = self.target.second.view(tall, kw, tall, kw).diagonal(dim1=1, dim2=3).sum(-1)  # (C·Kh, C·Kh)
-        return leading(rows, columns, min(self.most, tall))
+    def _vertical(self) -> Tensor:  # (G, R, C·Kh)
+        g, tall, kw = self.g, self.c * self.kh, self.kw
+        rows = self.target.weight.view(g, self.m, tall, kw).transpose(2, 3).reshape(g, self.m * kw, tall)
+        columns = self.target.second.reshape(g, tall, kw, tall, kw).diagonal(dim1=2, dim2=4).sum(-1)
+        return leading(rows, columns, min(self.most, tall))  # of moments (G, C·Kh, C·Kh)
 
     @cached_property
     def _shared(self) -> Prefixes:
         return _projected(self._vertical, self.target, self.kw)
 
     def fit(self, kind: Asymmetric) -> Factors:
-        m, c, kh, kw = self.m, self.c, self.kh, self.kw
+        g, m, c, kh, kw = self.g, self.m, self.c, self.kh, self.kw
         wanted = rank_of(kind, self.dense)
-        rank = min(wanted, len(self._vertical))
-        vertical, horizontal = self._vertical[:rank], self._shared.last(rank * kw).view(m, rank, kw)
-        kernel = torch.einsum("mrj,rx->mxj", horizontal, vertical).reshape(m, c * kh * kw)
-        weights = vertical.reshape(rank, c, kh, 1), horizontal.reshape(m, rank, 1, kw)
+        rank = min(wanted, self._vertical.shape[1])
+        vertical, horizontal = self._vertical[:, :rank], self._shared.last(rank * kw).reshape(g, m, rank, kw)
+        kernel = torch.einsum("gmrj,grx->gmxj", horizontal, vertical).reshape(g, m, c * kh * kw)
+        weights = vertical.reshape(g, rank, c, kh, 1), horizontal.reshape(g, m, rank, 1, kw)
         return Factors(widened(weights, wanted - rank), kernel)
 
 
@@ -216,14 +209,14 @@ class _LowRank(Form):
     @cached_property
     def _outputs(self) -> tuple[Tensor, Tensor]:
         weight = self.target.weight
-        return falling(weight @ self.target.second @ weight.T)
+        return falling(weight @ self.target.second @ weight.mT)
 
     def fit(self, kind: LowRank) -> Factors:
         wanted = rank_of(kind, self.dense)
         rank = min(wanted, self.m)
-        expand = self._outputs[1][:, :rank]  # (M, R)
-        spatial = expand.T @ self.target.weight  # (R, D)
-        weights = spatial.view(rank, self.c, self.kh, self.kw), expand.reshape(self.m, rank, 1, 1)
+        expand = self._outputs[1][..., :rank]  # (G, m, R)
+        spatial = expand.mT @ self.target.weight  # (G, R, D)
+        weights = spatial.view(self.g, rank, self.c, self.kh, self.kw), expand[..., None, None]
         return Factors(widened(weights, wanted - rank), expand @ spatial)
 
 
@@ -231,9 +224,10 @@ class _Bottleneck(Form):
     """Tucker-2 (Kim et al., arXiv 1511.06530): input directions, the K×K solved for, output directions."""
 
     @cached_property
-    def _reduce(self) -> Tensor:  # (a, C)
-        rows = self.target.weight.view(self.m, self.c, self.kk).transpose(1, 2).reshape(self.m * self.kk, self.c)
-        channels = self.blocks.diagonal(dim1=1, dim2=3).sum(-1)  # (C, C)
+    def _reduce(self) -> Tensor:  # (G, a, C)
+        by_pixel = self.target.weight.view(self.g, self.m, self.c, self.kk).transpose(2, 3)
+        rows = by_pixel.reshape(self.g, self.m * self.kk, self.c)
+        channels = self.blocks.diagonal(dim1=2, dim2=4).sum(-1)  # (G, C, C)
         return leading(rows, channels, min(self.most, self.c))
 
     @cached_property
@@ -242,17 +236,17 @@ class _Bottleneck(Form):
 
     def _outputs(self, a: int) -> tuple[Tensor, Tensor]:
         """How the outputs of the best kernel on `a` input directions vary: Zᵀ·Z is E[ŷ·ŷᵀ]."""
-        explained = self._shared.explained[: a * self.kk]
-        return falling(explained.T @ explained)
+        explained = self._shared.explained[:, : a * self.kk]
+        return falling(explained.mT @ explained)
 
     def fit(self, kind: Bottleneck) -> Factors:
-        m, c, kk = self.m, self.c, self.kk
+        g, m, c, kk = self.g, self.m, self.c, self.kk
         a, b = self._ranks(kind)
-        reduce, core = self._reduce[:a], self._shared.last(a * kk)  # (a, C), (M, a·K²)
-        expand = self._outputs(a)[1][:, :b]  # (M, b)
-        spatial = (expand.T @ core).view(b, a, kk)
-        kernel = torch.einsum("mb,bak,ac->mck", expand, spatial, reduce).reshape(m, c * kk)
-        weights = reduce.reshape(a, c, 1, 1), spatial.view(b, a, self.kh, self.kw), expand.reshape(m, b, 1, 1)
+        reduce, core = self._reduce[:, :a], self._shared.last(a * kk)  # (G, a, C), (G, m, a·K²)
+        expand = self._outputs(a)[1][..., :b]  # (G, m, b)
+        spatial = (expand.mT @ core).view(g, b, a, kk)
+        kernel = torch.einsum("gmb,gbak,gac->gmck", expand, spatial, reduce).reshape(g, m, c * kk)
+        weights = reduce[..., None, None], spatial.view(g, b, a, self.kh, self.kw), expand[..., None, None]
         return Factors(weights, kernel)
 
     def _ranks(self, kind: Bottleneck) -> tuple[int, int]:
@@ -263,11 +257,14 @@ class _Bottleneck(Form):
 
 
 class _Permuted(Form):
-    """Channels that belong together in a group, then least squares in each (Zhao & Luk, arXiv 1811.09341)."""
+    """Channels that belong together in a group, then least squares in each (Zhao & Luk, arXiv 1811.09341).
+
+    Of a convolution that has no groups yet.
+    """
 
     @cached_property
     def _use(self) -> Tensor:  # (M, C): the energy in each output of what each input brings alone
-        rows, own = self.target.weight.view(self.m, self.c, self.kk), self.blocks.diagonal(dim1=0, dim2=2)
+        rows, own = self.target.weight.view(self.m, self.c, self.kk), self.blocks[0].diagonal(dim1=0, dim2=2)
         return torch.einsum("mck,klc,mcl->mc", rows, own, rows).clamp_min(0)
 
     def fit(self, kind: Permuted) -> Factors:
@@ -275,25 +272,25 @@ class _Permuted(Form):
         _, inputs = partition(self._use, g)
         into = inputs.argsort(stable=True)  # (C,), group by group
         columns = (into[:, None] * kk + torch.arange(kk, device=into.device)).view(g, -1)  # (g, C/g·K²)
-        grams = self.target.second[columns[:, :, None], columns[:, None]]  # (g, D/g, D/g)
-        right = self.target.cross[:, columns].permute(1, 2, 0)  # (g, D/g, M)
+        grams = self.target.second[0][columns[:, :, None], columns[:, None]]  # (g, D/g, D/g)
+        right = self.target.cross[0][:, columns].permute(1, 2, 0)  # (g, D/g, M)
         each = solve(grams, right)  # of every output on every group's inputs
         outputs = assigned((each * right).sum(1).T)  # what they explain decides where an output belongs
         out = outputs.argsort(stable=True)  # (M,)
         rows = each.permute(0, 2, 1)[outputs[out], out]  # (M, D/g), group by group
         kernel = torch.zeros_like(self.target.weight)
-        kernel[out[:, None], columns[outputs[out]]] = rows
-        return Factors((rows.reshape(m, c // g, self.kh, self.kw),), kernel, (into, out))
+        kernel[0, out[:, None], columns[outputs[out]]] = rows
+        return Factors((rows.reshape(1, m, c // g, self.kh, self.kw),), kernel, (into, out))
 
 
 def _projected(directions: Tensor, target: Target, inner: int) -> Prefixes:
-    """Least squares on features directions ⊗ identity: (q, X) of inputs laid out as (X, inner), in that order."""
-    q, outer = directions.shape
-    second = target.second.view(outer, inner * outer * inner)
-    seen = (directions @ second).view(q, inner, outer, inner)
-    gram = torch.einsum("qixj,px->qipj", seen, directions).reshape(q * inner, q * inner)
-    right = torch.einsum("qx,mxi->qim", directions, target.cross.view(-1, outer, inner))
-    return Prefixes(gram, right.reshape(q * inner, -1))
+    """Least squares on features directions ⊗ identity: (G, q, X) of inputs laid out as (X, inner), so ordered."""
+    g, q, outer = directions.shape
+    second = target.second.reshape(g, outer, inner * outer * inner)
+    seen = (directions @ second).view(g, q, inner, outer, inner)
+    gram = torch.einsum("gqixj,gpx->gqipj", seen, directions).reshape(g, q * inner, q * inner)
+    right = torch.einsum("gqx,gmxi->gqim", directions, target.cross.view(g, -1, outer, inner))
+    return Prefixes(gram, right.reshape(g, q * inner, -1))
 
 
 def _form(kind: Kind) -> type[Form] | None:

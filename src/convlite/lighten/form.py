@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ..kinds import Bottleneck, Conv, LowRank, Permuted, Separable
-from .target import Target, by_group
+from .target import Target
 
 
 class Factors:
-    """Weights of a kind's primitive convolutions, in order, and the dense kernel (M, D) they compose to.
+    """Weights of a kind's primitive convolutions, in order, and the dense kernel (G, m, D) they compose to.
 
-    Where a kind permutes channels, `orders` says which input and which output channel stands in each place.
+    A weight is that of all groups (G, outputs, inputs, Kh, Kw). Where a kind permutes channels, `orders` says which
+    input and which output channel stands in each place.
     """
 
     def __init__(
@@ -26,16 +27,11 @@ class Factors:
 
     def unmixed(self, mix: Tensor) -> Factors:
         """What gives y where these give `mix` (G, m, m) times y, group by group."""
-
-        def undone(rows: Tensor) -> Tensor:
-            return torch.linalg.solve(mix, by_group(rows, len(mix))).reshape(rows.shape)
-
-        last = self.weights[-1]
-        if self.orders is None:
-            last = undone(last)
-        else:
-            last = undone(last[self.orders[1].argsort()])[self.orders[1]]
-        return Factors((*self.weights[:-1], last), undone(self.kernel), self.orders)
+        *others, last = self.weights
+        places = slice(None) if self.orders is None else self.orders[1]
+        wanted = slice(None) if self.orders is None else self.orders[1].argsort()
+        last = torch.linalg.solve(mix, last[:, wanted].flatten(2)).reshape(last.shape)[:, places]
+        return Factors((*others, last), torch.linalg.solve(mix, self.kernel), self.orders)
 
 
 class Form(ABC):
@@ -43,11 +39,11 @@ class Form(ABC):
 
     Arguments:
         kind: any of that family.
-        dense: the convolution.
-        target: what to come near.
+        dense: one group of the convolution.
+        target: what to come near, in all groups.
         most: the largest rank that will be asked for (of a Bottleneck the larger of its input ranks), where
             several will be.
-        begun: weights of that kind, which have been fitted to much the same.
+        begun: weights of that kind (G, outputs, ...), which have been fitted to much the same.
     """
 
     def __init__(
@@ -56,7 +52,7 @@ class Form(ABC):
         self.kind, self.dense, self.target, self.begun = kind, dense, target, begun
         self.alone, self.most = most is None, most or rank_of(kind, dense)
         self.m, self.c, (self.kh, self.kw) = dense.m, dense.c, dense.k
-        self.kk = self.kh * self.kw
+        self.g, self.kk = len(target.weight), self.kh * self.kw
 
     @abstractmethod
     def fit(self, kind: Any) -> Factors:
@@ -64,8 +60,8 @@ class Form(ABC):
 
     @property
     def blocks(self) -> Tensor:
-        """S by input channel and pixel: (C, K², C, K²)."""
-        return self.target.second.view(self.c, self.kk, self.c, self.kk)
+        """S by input channel and pixel: (G, C, K², C, K²)."""
+        return self.target.second.reshape(self.g, self.c, self.kk, self.c, self.kk)
 
 
 def rank_of(kind: Any, dense: Conv) -> int:
@@ -84,7 +80,7 @@ def rank_of(kind: Any, dense: Conv) -> int:
 
 
 def falling(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (n,), the largest first, and their vectors (n, n) in columns."""
+    """Eigenvalues (…, n), the largest first, and their vectors (…, n, n) in columns."""
     values, vectors = torch.linalg.eigh(moments)
     return values.clamp_min(0).flip(-1), vectors.flip(-1)
 
@@ -94,7 +90,8 @@ def widened(weights: tuple[Tensor, Tensor], extra: int) -> tuple[Tensor, ...]:
     first, last = weights
     if extra <= 0:
         return weights
+    g, m = last.shape[:2]
     return (
-        torch.cat([first, first.new_zeros(extra, *first.shape[1:])]),
-        torch.cat([last, last.new_zeros(last.shape[0], extra, *last.shape[2:])], dim=1),
+        torch.cat([first, first.new_zeros(g, extra, *first.shape[2:])], dim=1),
+        torch.cat([last, last.new_zeros(g, m, extra, *last.shape[3:])], dim=2),
     )

@@ -31,8 +31,8 @@ def options_of(
         at: what was observed there.
         felt, mix: how the outputs feel it, and the roots of that for its channels.
     """
-    targets = at.sums.targets(module.weight, centred=at.free, ridge=RIDGE)
-    energy = max(sum(_energy(target) for target in targets), 1e-300)
+    target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
+    energy = max(_energy(target), 1e-300)
     dense = module.weight.detach().flatten(1)  # (M, D)
     tried = [kind for kind in candidates(at.conv) if isinstance(module, nn.Conv2d) or isinstance(kind, LowRank)]
     lost: dict[Kind, float] = {}
@@ -43,15 +43,12 @@ def options_of(
             first = next(iter(shares))
             most = max(rank_of(share, at.conv.one_group) for share in shares.values())
             mixes = mix_for(first, mix)
-            forms = [
-                form_of(shares[first], at.conv.one_group, target.mixed(own), most)
-                for target, own in zip(targets, mixes)
-            ]
+            form = form_of(shares[first], at.conv.one_group, target.mixed(mixes), most)
             unmix = torch.linalg.inv(mixes)
             for kind, share in shares.items():
-                kernels = [own @ form.fit(share).kernel for own, form in zip(unmix, forms)]
-                lost[kind] = sum(_lost(target, kernel) for target, kernel in zip(targets, kernels))
-                yield torch.cat(kernels) - dense
+                kernel = unmix @ form.fit(share).kernel  # (G, m, D)
+                lost[kind] = _lost(target, kernel)
+                yield kernel.flatten(0, 1) - dense
 
     effects = felt.effects(changes())
     made = [
@@ -62,15 +59,15 @@ def options_of(
 
 
 def _pull(target: Target) -> Tensor:
-    """By how much a target made with RIDGE pulls to the dense weight, which is no error."""
-    return RIDGE / (1 + RIDGE) * target.second.diagonal().mean()
+    """By how much a target made with RIDGE pulls each group (G,) to its dense weight, which is no error."""
+    return RIDGE / (1 + RIDGE) * target.second.diagonal(dim1=1, dim2=2).mean(1)
 
 
 def _energy(target: Target) -> float:
-    return float(target.energy.sum() - _pull(target) * target.weight.square().sum())
+    return float(target.energy.sum() - _pull(target) @ target.weight.square().sum((1, 2)))
 
 
 def _lost(target: Target, kernel: Tensor) -> float:
     """E[(y - ŷ)²]: a kernel whose last factor is solved for leaves E[y²] - E[y·ŷ]."""
     left = target.energy.sum() - (target.cross * kernel).sum()
-    return float(left - _pull(target) * (kernel - target.weight).square().sum())
+    return float(left - _pull(target) @ (kernel - target.weight).square().sum((1, 2)))

@@ -117,8 +117,8 @@ class Sums:
         """Those of both."""
         return Sums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
-    def targets(self, weight: Tensor, *, centred: bool, ridge: float = 0.0) -> list[Target]:
-        """The targets that these sums set to the groups of a layer with weight (M, ...).
+    def target(self, weight: Tensor, *, centred: bool, ridge: float = 0.0) -> Target:
+        """The target that these sums set to a layer with weight (M, ...).
 
         Arguments:
             centred: leave the means out, for a layer whose bias can make up for them.
@@ -135,4 +135,4 @@ class Sums:
         second = second + pull * torch.eye(second.shape[1], dtype=second.dtype, device=second.device)
         cross = cross + pull * flat
         energy = energy + pull[:, 0] * (flat * flat).sum(2)
-        return [Target(*each) for each in zip(flat, second, cross, energy)]
+        return Target(flat, second, cross, energy)

@@ -170,8 +170,8 @@ class Study:
         """The factors, and the bias, of a kind in a layer's place, in closed form."""
         if (path, kind) not in self._fits:
             at = self.seen[path]
-            targets = at.sums.targets(self._weight(path), centred=at.free, ridge=RIDGE)
-            self._fits[path, kind] = fitted(kind, at, self.mixes[path], targets, at.sums)
+            target = at.sums.target(self._weight(path), centred=at.free, ridge=RIDGE)
+            self._fits[path, kind] = fitted(kind, at, self.mixes[path], target, at.sums)
         return self._fits[path, kind]
 
     def _weight(self, path: str) -> Tensor:
@@ -235,8 +235,7 @@ def study(
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
         own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
         module: Any = original.get_submodule(path)
-        targets = at.sums.targets(module.weight, centred=at.free, ridge=RIDGE)
-        mixes[path] = own.root(torch.stack([target.second for target in targets]))
+        mixes[path] = own.root(at.sums.target(module.weight, centred=at.free, ridge=RIDGE).second)
         options[path] = options_of(module, layer, at, own, mixes[path])
     return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
 

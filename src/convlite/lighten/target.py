@@ -8,6 +8,7 @@ form makes
 
 small, so that S and T are all that must be known of the data. For a layer on its own inputs T = W·S; with S the
 identity it is the plain error of the weights. All matrices are float64: errors are differences of large numbers.
+A grouped layer has one such problem for each of its G groups, and all are solved at once.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ RIDGE = 1e-10  # of the mean power: what decides in directions without data
 
 @dataclass(frozen=True)
 class Target:
-    """What a layer's factors are fitted to; `second` S and `cross` T as at the top of the file.
+    """What the factors of a layer's groups are fitted to; `second` S and `cross` T as at the top of the file.
 
     Arguments:
-        weight: (M, D), the dense kernel.
-        second: (D, D).
-        cross: (M, D).
-        energy: (M,), E[y²].
+        weight: (G, m, D), the dense kernels.
+        second: (G, D, D).
+        cross: (G, m, D).
+        energy: (G, m), E[y²].
     """
 
     weight: Tensor
@@ -37,30 +38,30 @@ class Target:
     energy: Tensor
 
     def error(self, kernel: Tensor) -> Tensor:
-        """E[(y − ŷ)²] for each output channel (M,) of a kernel (M, D); at least 0."""
-        product = kernel @ self.second  # (M, D)
-        return (self.energy + ((product - 2 * self.cross) * kernel).sum(1)).clamp_min(0)
+        """E[(y − ŷ)²] for each output channel (G, m) of a kernel (G, m, D); at least 0."""
+        product = kernel @ self.second  # (G, m, D)
+        return (self.energy + ((product - 2 * self.cross) * kernel).sum(2)).clamp_min(0)
 
     def mixed(self, mix: Tensor) -> Target:
-        """The same target for outputs mixed by (M, M); of their energy the part that a kernel can explain."""
+        """The same for outputs mixed by (G, m, m); of their energy the part that a kernel can explain."""
         weight, cross = mix @ self.weight, mix @ self.cross
-        return Target(weight, self.second, cross, (weight * cross).sum(1))
+        return Target(weight, self.second, cross, (weight * cross).sum(2))
 
 
-def own_targets(weight: Tensor, groups: int = 1, second: Tensor | None = None) -> list[Target]:
-    """The targets of a layer's groups on their own inputs: the weight (M, ...) itself.
+def own_target(weight: Tensor, groups: int = 1, second: Tensor | None = None) -> Target:
+    """The target of a layer on its own inputs: the weight (M, ...) itself.
 
     Arguments:
         second: S of each group (G, D, D); the identity where left out.
     """
-    flat = by_group(weight.detach().double(), groups)  # (G, M/G, D)
+    flat = by_group(weight.detach().double(), groups)  # (G, m, D)
     known = torch.eye(flat.shape[2], dtype=flat.dtype, device=flat.device) if second is None else second
     cross = flat @ known
-    return [Target(*each) for each in zip(flat, known.expand(groups, -1, -1), cross, (cross * flat).sum(2))]
+    return Target(flat, known.expand(groups, -1, -1), cross, (cross * flat).sum(2))
 
 
 def by_group(rows: Tensor, groups: int) -> Tensor:
-    """What stands for output channels (M, ...), group by group: (G, M/G, D)."""
+    """What stands for output channels (M, ...), group by group: (G, m, ...), flat."""
     return rows.reshape(groups, len(rows) // groups, -1)
 
 
@@ -86,29 +87,29 @@ def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
 class Prefixes:
     """Least squares on the first q features, for every q at once.
 
-    The Cholesky factor of a matrix's leading part is the leading part of its factor. So with G = L·Lᵀ the
-    features' moments (Q, Q), R (Q, M) what they share with the wanted outputs, and Z = L⁻¹·R, the first q
-    features explain ‖Z[:q]‖² of the outputs' energy, and no q needs a factorisation of its own.
+    The Cholesky factor of a matrix's leading part is the leading part of its factor. So with L·Lᵀ the features'
+    moments (G, Q, Q), R (G, Q, m) what they share with the wanted outputs, and Z = L⁻¹·R, the first q features
+    explain ‖Z[:q]‖² of the outputs' energy, and no q needs a factorisation of its own.
     """
 
     def __init__(self, gram: Tensor, right: Tensor) -> None:
         self._factor = lower(gram)
-        self.explained = torch.linalg.solve_triangular(self._factor, right, upper=False)  # Z (Q, M)
+        self.explained = torch.linalg.solve_triangular(self._factor, right, upper=False)  # Z (G, Q, m)
 
     def last(self, q: int) -> Tensor:
-        """The last factor (M, q) on the first q features."""
-        upper = self._factor[:q, :q].T
-        return torch.linalg.solve_triangular(upper, self.explained[:q], upper=True).T
+        """The last factor (G, m, q) on the first q features."""
+        upper = self._factor[:, :q, :q].mT
+        return torch.linalg.solve_triangular(upper, self.explained[:, :q], upper=True).mT
 
 
 def lower(gram: Tensor) -> Tensor:
     """L of L·Lᵀ = gram (…, n, n), positive semidefinite up to roundings, made definite by the least ridge."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
-    ridge = RIDGE
+    ridge = torch.full_like(scale, RIDGE)
     while True:  # a ridge of 1 makes anything definite that is no further from it than roundings
         damped = gram.clone()
-        damped.diagonal(dim1=-2, dim2=-1).add_(ridge * scale[..., None])
+        damped.diagonal(dim1=-2, dim2=-1).add_((ridge * scale)[..., None])
         factor, failed = torch.linalg.cholesky_ex(damped)
-        if not failed.any() or ridge >= 1:
+        if not failed.any() or bool((ridge >= 1).any()):
             return factor
-        ridge *= 10
+        ridge = torch.where(failed > 0, 10 * ridge, ridge)
