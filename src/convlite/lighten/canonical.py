@@ -57,11 +57,11 @@ class Canonical(Form):
         left, used, right = torch.linalg.svd(channels @ slices @ taps.mT, full_matrices=False)
         most = used.flatten(1).argsort(descending=True, stable=True)[:, : self.most, None]  # (G, R, 1)
 
-        def leading(vectors: Tensor, whitened: Tensor) -> Tensor:
-            every = torch.linalg.solve_triangular(whitened, vectors, upper=True).mT.flatten(1, 2)
+        def used_most(vectors: Tensor, whitening: Tensor) -> Tensor:
+            every = torch.linalg.solve_triangular(whitening, vectors, upper=True).mT.flatten(1, 2)
             return F.normalize(every.take_along_dim(most, 1), dim=2)
 
-        return leading(left, channels), leading(right.mT, taps)
+        return used_most(left, channels), used_most(right.mT, taps)
 
     def fit(self, kind: Bottleneck) -> Factors:
         wanted = kind.slices
