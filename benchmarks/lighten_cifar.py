@@ -33,7 +33,7 @@ from convlite.data import Data, in_random_order
 from convlite.kinds import Asymmetric, Kind, Separable
 from convlite.lighten import Study, decompose
 from convlite.lighten.calibrate import restate_norms_
-from convlite.lighten.distil import Augment, distil_, lesson, loss_of
+from convlite.lighten.distil import Augment, distil_, loss_of
 from convlite.models.layers import Subsample
 from convlite.models.saved import read_config
 from convlite.models.surgery import replace_
@@ -131,8 +131,7 @@ def theirs(make: Make, known: Study, share: float, epochs: int, augment: Augment
         return light
     before = copy.deepcopy(light)
     distil_(light, known.original, known.trained, epochs=epochs, seed=seed, augment=augment)
-    taught = lesson(known.original, known.unseen, augment, seed=seed)
-    return min((light, before), key=lambda net: loss_of(net, taught))
+    return min((light, before), key=lambda net: loss_of(net, known.unseen))
 
 
 def decomposed(known: Study, share: float, ranks: Callable[[float], Callable[[cl.kinds.Conv], Kind]]) -> nn.Module:

@@ -341,7 +341,7 @@ def test_labels_are_learnt_where_that_is_asked_for(net, images):
         light = cl.lighten(sure, pairs, cl.Budget(macs=0.5), distil=40, labelled=labelled).model
         return float(F.cross_entropy(outputs(light, images), labels))
 
-    assert loss(True) < 0.9 * loss(False)
+    assert loss(True) < 0.95 * loss(False)
 
 
 def test_labels_known_by_heart_do_not_undo_what_brings_the_answers_nearer(net, images):

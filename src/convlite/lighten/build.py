@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.surgery import replace_
 from .calibrate import put_, refit_, restate_norms_
-from .distil import Augment, blocks_of, distil_, lesson, loss_of
+from .distil import Augment, blocks_of, distil_, loss_of
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
@@ -51,7 +51,6 @@ def build(
         log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
         log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
     if plan.steps and distil:
-        taught = lesson(original, known.unseen, augment, seed=seed)
         log.stage(
             "distil",
             light,
@@ -65,7 +64,7 @@ def build(
                 augment=augment,
                 say=say,
             ),
-            loss=lambda model: loss_of(model, taught),
+            loss=lambda model: loss_of(model, known.unseen),
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost

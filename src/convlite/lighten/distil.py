@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..kernels import Recorded, Work, convolutions
-from .answers import BATCH, Answers, answers, float_outputs
+from ..train.allocator import keep_freed_memory
+from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 from .descent import Descent
 
@@ -22,10 +23,9 @@ RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the roo
 PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
-VIEWS = 4  # of an image that is changed at random, whose answers are averaged
 MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
-LABELS = 0.1  # and the labels, where there are any: more would drown what the original says
+LABELS = 0.03  # and the labels, where there are any: more would drown what the original says
 NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
@@ -51,17 +51,16 @@ def distil_(
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
     with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
-    Half of the images are blended (Zhang et al., arXiv 1710.09412; Beyer et al., arXiv 2106.05237). For how the
-    weights move see `Descent`.
+    Half of the images are blended (Zhang et al., arXiv 1710.09412). For how the weights move see `Descent`.
 
-    Where images are changed at random, `light` sees each in one way, and learns the mean of what the original says
-    of it in VIEWS ways (as Radosavovic et al., arXiv 1712.04440). Maps, of which each pixel has its own answer, are
-    learnt as they are. The original answers in bf16 where the processor has it and the answers stay the same.
+    Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237:
+    its mean answer to several views is a worse teacher, and slower). It answers in bf16 where the processor has it
+    and the answers stay the same. On Linux, memory that is freed stays with the process.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
         blocks: modules of both networks whose outputs are compared too; see `blocks_of`.
-        augment: changes a batch at random, and leaves what is asked for as it was.
+        augment: changes a batch at random.
         say: told after each step how far it is.
 
     Raises:
@@ -73,7 +72,8 @@ def distil_(
     steps_each = max(1, count // BATCH)
     steps = epochs * steps_each
     descent = Descent(light, rate_for(known.first(LOOK).error(light), steps), steps)
-    views, precision = _views(known, augment), _precision(original, known)
+    precision = _precision(original, known)
+    keep_freed_memory()
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
@@ -84,17 +84,11 @@ def distil_(
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]
 
-        def learn(share: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            seen, labels = rest[:views], rest[views:]
+        def learn(seen: Tensor, share: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad(), precision():
-                said = []
-                for view in reversed(seen):  # the first one's blocks are compared
-                    theirs.taken()
-                    outputs = zip(float_outputs(original(view)), known.outputs)
-                    said.append([out.to(each.dtype) for out, each in outputs])
-                wanted = [sum(same) / views for same in zip(*said)]
-            given = float_outputs(light(seen[0]))
-            loss = torch.stack([F.mse_loss(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
+                wanted = float_outputs(original(seen))
+            given = float_outputs(light(seen))
+            loss = torch.stack([F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(given, wanted, scales)]).sum()
             apart = [F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
@@ -110,7 +104,7 @@ def distil_(
             labels = () if known.labels is None else (known.labels[some],) * 2
             try:
                 taught = Recorded(light, learn)
-                taught(images.new_zeros(len(some)), *(images[some],) * views, *labels)
+                taught(images[some], images.new_zeros(len(some)), *labels)
             except RunError as error:  # slower, and as good
                 say(f"distilling layer by layer: {error}")
                 taught = learn
@@ -119,11 +113,11 @@ def distil_(
             order = torch.randperm(count, generator=generator).to(images.device)
             for i, part in enumerate(order.chunk(steps_each)):
                 batch, (share, other) = images[part], _blend(len(part), images, generator)
-                seen = [batch if augment is None else augment(batch, generator) for _ in range(views)]
-                seen = [torch.lerp(view, view[other], share.view(-1, 1, 1, 1)) for view in seen]
+                seen = batch if augment is None else augment(batch, generator)
+                seen = torch.lerp(seen, seen[other], share.view(-1, 1, 1, 1))
                 own = () if known.labels is None else (known.labels[part], known.labels[part[other]])
                 descent.forget()
-                (loss,) = taught(share, *seen, *own)
+                (loss,) = taught(seen, share, *own)
                 if not bool(loss.isfinite()):
                     raise RunError(
                         "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
@@ -158,31 +152,13 @@ def _has_bf16() -> bool:
     return bool(asked().get("avx512_bf16", False))
 
 
-def lesson(original: nn.Module, known: Answers, augment: Augment | None, *, seed: int = 0) -> Answers:
-    """What `distil_` teaches of these images: the original's answers, or the mean of those to several views."""
-    views = _views(known, augment)
-    if augment is None or views == 1:
-        return known
-    generator = torch.Generator().manual_seed(seed)
-    said = [answers(original, augment(known.images, generator)).outputs for _ in range(views)]
-    return Answers(known.images, tuple(torch.stack(same).mean(0) for same in zip(*said)), known.labels)
-
-
-def loss_of(light: nn.Module, taught: Answers) -> float:
+def loss_of(light: nn.Module, known: Answers) -> float:
     """What is left of the loss that `distil_` brings down, but for the blocks, on images set aside.
 
     Labels count as little as there: the original may know those of its own training pictures by heart, and then
     their cross entropy alone is least for a network that imitates it picture by picture.
-
-    Arguments:
-        taught: as from `lesson`.
     """
-    return taught.error(light) + (0.0 if taught.labels is None else LABELS * taught.label_loss(light))
-
-
-def _views(known: Answers, augment: Augment | None) -> int:
-    """In how many ways each image is seen: 1 where what is said of it depends on where things are in it."""
-    return 1 if augment is None or any(out.dim() > 2 for out in known.outputs) else VIEWS
+    return known.error(light) + (0.0 if known.labels is None else LABELS * known.label_loss(light))
 
 
 def _blend(n: int, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

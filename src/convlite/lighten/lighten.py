@@ -50,9 +50,8 @@ def lighten(
         probes: how many plans near the best are built, too, and measured, of which the best is taken; 5 at most,
             and not where the budget is one of time.
         distil: epochs over the images; 0 for none.
-        augment: (batch, generator) → batch, changed at random, for distilling. Where all outputs are (N,) or
-            (N, classes), the mean of the answers to several changes is learnt: they must not change what is asked
-            for, as mirroring does where outputs are places.
+        augment: (batch, generator) → batch, changed at random, for distilling. The original answers to what the
+            light network sees, so that mirroring is right where outputs are places, too.
         labelled: in distilling, learn the labels that pairs bring, int64 (N,), beside the original's answers. A
             study knows by itself.
         seed: of all random choices; same seed, same result.
