@@ -19,11 +19,10 @@ from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 from .descent import Descent
 
-RATES = 1e-4, 2e-3  # the least and the largest; between them PACE times the root of the error to begin with:
+RATES = 1e-4, 1e-3  # the least and the largest; between them PACE times the root of the error to begin with:
 PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
-MIXED = 0.5  # of the images, blended with another: the original answers for them too, and few images last longer
 FEATURES = 1.0  # how much the blocks count beside the outputs
 LABELS = 0.03  # and the labels, where there are any: more would drown what the original says
 NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
@@ -51,7 +50,7 @@ def distil_(
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
     with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
-    Half of the images are blended (Zhang et al., arXiv 1710.09412). For how the weights move see `Descent`.
+    For how the weights move see `Descent`.
 
     Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237:
     its mean answer to several views is a worse teacher, and slower). It answers in bf16 where the processor has it
@@ -67,6 +66,7 @@ def distil_(
         RunError: the loss is no longer finite.
     """
     images, count = known.images, len(known.images)
+    own = () if known.labels is None else (known.labels,)
     generator = torch.Generator().manual_seed(seed)
     scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
     steps_each = max(1, count // BATCH)
@@ -84,7 +84,7 @@ def distil_(
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]
 
-        def learn(seen: Tensor, share: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
+        def learn(seen: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad(), precision():
                 wanted = float_outputs(original(seen))
             given = float_outputs(light(seen))
@@ -92,19 +92,17 @@ def distil_(
             apart = [F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
-            if labels:
-                own, others = (F.cross_entropy(given[0], each, reduction="none") for each in labels)
-                loss = loss + LABELS * torch.lerp(own, others, share).mean()
+            for each in labels:
+                loss = loss + LABELS * F.cross_entropy(given[0], each)
             loss.backward()
             return (loss.detach(),)
 
         taught: Work = learn
         if images.device.type == "cuda":
             some = torch.arange(-(-count // steps_each), device=images.device)
-            labels = () if known.labels is None else (known.labels[some],) * 2
             try:
                 taught = Recorded(light, learn)
-                taught(images[some], images.new_zeros(len(some)), *labels)
+                taught(images[some], *(each[some] for each in own))
             except RunError as error:  # slower, and as good
                 say(f"distilling layer by layer: {error}")
                 taught = learn
@@ -112,12 +110,9 @@ def distil_(
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(images.device)
             for i, part in enumerate(order.chunk(steps_each)):
-                batch, (share, other) = images[part], _blend(len(part), images, generator)
-                seen = batch if augment is None else augment(batch, generator)
-                seen = torch.lerp(seen, seen[other], share.view(-1, 1, 1, 1))
-                own = () if known.labels is None else (known.labels[part], known.labels[part[other]])
+                seen = images[part] if augment is None else augment(images[part], generator)
                 descent.forget()
-                (loss,) = taught(seen, share, *own)
+                (loss,) = taught(seen, *(each[part] for each in own))
                 if not bool(loss.isfinite()):
                     raise RunError(
                         "The distillation diverged: its loss is no longer finite; distil for fewer epochs."
@@ -159,12 +154,6 @@ def loss_of(light: nn.Module, known: Answers) -> float:
     their cross entropy alone is least for a network that imitates it picture by picture.
     """
     return known.error(light) + (0.0 if known.labels is None else LABELS * known.label_loss(light))
-
-
-def _blend(n: int, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Of n images the share (N,) of another in each, mostly none, and which (N,) that is."""
-    share = torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) < MIXED)
-    return share.to(like), torch.randperm(n, generator=generator).to(like.device)
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:
