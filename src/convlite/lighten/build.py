@@ -1,4 +1,4 @@
-"""From a study and a plan to the light network: replace, refit, distil."""
+"""From a study and a plan to the light network: replace, refit, reconstruct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.surgery import replace_
-from ..train.allocator import keep_freed_memory
 from .calibrate import put_, refit_, restate_norms_
 from .distil import Augment, blocks_of, distil_, loss_of
 from .plan import Plan
@@ -31,15 +30,12 @@ def build(
 ) -> Light:
     """The light network of a plan: each new layer in closed form, then refitted, then all of it distilled.
 
-    On Linux, memory that is freed stays with the process: it is asked for again at once, batch by batch.
-
     Arguments: as those of `lighten`.
 
     Raises:
         InputError: the network does not run with other layers in the place of its own.
         RunError: the distillation diverged.
     """
-    keep_freed_memory()
     original, seen = known.original, known.seen
     log = Log(known.unseen, watch, say)
     log.stage("original", original)

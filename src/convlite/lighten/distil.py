@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..kernels import Recorded, Work, convolutions
+from ..train.allocator import keep_freed_memory
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 from .descent import Descent
@@ -53,7 +54,7 @@ def distil_(
 
     Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237:
     its mean answer to several views is a worse teacher, and slower). It answers in bf16 where the processor has it
-    and the answers stay the same.
+    and the answers stay the same. On Linux, memory that is freed stays with the process.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
@@ -72,6 +73,7 @@ def distil_(
     steps = epochs * steps_each
     descent = Descent(light, rate_for(known.first(LOOK).error(light), steps), steps)
     precision = _precision(original, known)
+    keep_freed_memory()
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
