@@ -1,4 +1,4 @@
-"""From a study and a plan to the light network: replace, refit, reconstruct."""
+"""From a study and a plan to the light network: replace, refit, distil."""
 
 from __future__ import annotations
 
