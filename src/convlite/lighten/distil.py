@@ -52,9 +52,9 @@ def distil_(
     with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
     For how the weights move see `Descent`.
 
-    Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237:
-    its mean answer to several views is a worse teacher, and slower). It answers in bf16 where the processor has it
-    and the answers stay the same. On Linux, memory that is freed stays with the process.
+    Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237);
+    its mean answer to several views was tried, and taught worse. It answers in bf16 where the processor has it and
+    the answers stay the same. On Linux, memory that is freed stays with the process from then on.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
