@@ -33,14 +33,25 @@ def test_the_plan_that_measured_best_is_taken(known):
     assert again.record.stages[-1].error == light.record.stages[-1].error, "another network than was probed"
 
 
+def test_what_was_probed_is_gone_on_with_as_if_built_anew(known):
+    budget = cl.Budget(macs=0.25)
+    light = cl.lighten(known, None, budget, probes=2, distil=1)
+    anew = cl.lighten(known, None, budget, probes=2, distil=1, watch=lambda net: 0.0)
+    assert [stage.name for stage in light.record.stages] == [stage.name for stage in anew.record.stages]
+    assert [stage.watched for stage in anew.record.stages] == [0.0] * 5
+    assert light.plan == anew.plan and light.record.probed == anew.record.probed
+    for name, value in anew.model.state_dict().items():
+        torch.testing.assert_close(light.model.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_without_probes_nothing_but_the_plan_is_built(known):
     budget = cl.Budget(macs=0.5)
-    assert probed(known, budget, 0) == (known.plan(budget), ())
+    assert probed(known, budget, 0) == (known.plan(budget), None)
     assert cl.lighten(known, None, budget).record.probed == ()
 
 
 def test_a_budget_that_is_met_already_has_one_plan(known):
-    assert probed(known, cl.Budget(macs=1.0), 5) == (known.plan(cl.Budget(macs=1.0)), ())
+    assert probed(known, cl.Budget(macs=1.0), 5) == (known.plan(cl.Budget(macs=1.0)), None)
 
 
 def test_bad_probes(known):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.surgery import replace_
+from ..train.allocator import freed_memory_kept
 from .calibrate import put_, refit_, restate_norms_
 from .distil import Augment, blocks_of, distil_, loss_of
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
 from .survey import survey
+
+KEPT = 2**24  # numbers of images, beyond which a refit that keeps freed memory would take much more of it
 
 
 def build(
@@ -27,36 +31,29 @@ def build(
     seed: int = 0,
     watch: Callable[[nn.Module], float] | None = None,
     say: Callable[[str], object] = lambda text: None,
+    begun: Light | None = None,
 ) -> Light:
     """The light network of a plan: each new layer in closed form, then refitted, then all of it distilled.
 
-    Arguments: as those of `lighten`.
+    Arguments: as those of `lighten`, and:
+        begun: what this gave before for the same plan, without distilling; it is gone on with.
 
     Raises:
         InputError: the network does not run with other layers in the place of its own.
         RunError: the distillation diverged.
     """
-    original, seen = known.original, known.seen
     log = Log(known.unseen, watch, say)
-    log.stage("original", original)
-    light = replace_(laid_out(copy.deepcopy(known.net).eval(), FAST), {s.path: s.kind for s in plan.steps})
-    modules, dense = dict(light.named_modules()), dict(original.named_modules())
-    for step in plan.steps:
-        put_(modules, dense, step.path, seen[step.path], *known.fit(step.path, step.kind))
-    _check_runs(light, known.unseen.images[:2])
-    log.stage("closed form", light)
-    if plan.steps:
-        kinds = {step.path: step.kind for step in plan.steps}
-        once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if len(layer.calls) == 1}
-        log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, known.sample.images))
-        log.stage("batch norms", light, lambda: restate_norms_(light, known.sample.images))
+    if begun is None:
+        light = _fitted(known, plan, log)
+    else:
+        light, log.stages = laid_out(begun.model, FAST), list(begun.record.stages)
     if plan.steps and distil:
         log.stage(
             "distil",
             light,
             lambda: distil_(
                 light,
-                original,
+                known.original,
                 known.trained,
                 epochs=distil,
                 blocks=blocks_of([step.path for step in plan.steps]),
@@ -69,6 +66,26 @@ def build(
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost
     return Light(light, plan, Record(tuple(log.stages), known.survey.cost, after, known.images, seed))
+
+
+def _fitted(known: Study, plan: Plan, log: Log) -> nn.Module:
+    """The light network as it is before distilling, channels last."""
+    original, seen = known.original, known.seen
+    log.stage("original", original)
+    light = replace_(laid_out(copy.deepcopy(known.net).eval(), FAST), {s.path: s.kind for s in plan.steps})
+    modules, dense = dict(light.named_modules()), dict(original.named_modules())
+    for step in plan.steps:
+        put_(modules, dense, step.path, seen[step.path], *known.fit(step.path, step.kind))
+    _check_runs(light, known.unseen.images[:2])
+    log.stage("closed form", light)
+    if plan.steps:
+        kinds = {step.path: step.kind for step in plan.steps}
+        once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if len(layer.calls) == 1}
+        images = known.sample.images
+        with freed_memory_kept() if images.numel() < KEPT else nullcontext():
+            log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, images))
+            log.stage("batch norms", light, lambda: restate_norms_(light, images))
+    return light
 
 
 def _check_runs(light: nn.Module, images: Tensor) -> None:

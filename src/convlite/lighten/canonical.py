@@ -17,12 +17,13 @@ from .target import Target, lower, solve
 TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
 AGAIN = 100  # and of those that have begun
 WORK = 2**35, 2**38  # multiply-accumulates beyond which there are fewer
-DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision: in half the time, the same errors
+DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision, as are those of one of many ranks
 TOGETHER = 2  # times as many where there are groups, which take their steps together: what suits one may not others
 LEAST = 4  # tries, below which the terms to begin with are the last ones
 EVEN = 1e-3  # of terms' power, for each part lost, added while they are tried: they may grow against each other
 HISTORY = 10  # of steps
 SHORT = 1e-6  # of the most used term's curvature, the least that any is taken to have
+SHORTEST = 1e-12  # length of a row that has a direction
 
 
 class Canonical(Form):
@@ -81,41 +82,41 @@ class Canonical(Form):
         spatial = torch.cat([spatial, spatial.new_zeros(self.g, wanted - r, *spatial.shape[2:])], dim=1)
         return Factors((first, spatial, expand), last @ terms)
 
-    @torch.inference_mode(False)  # gradients are taken whatever the caller's mode
     def _nearer(self, inputs: Tensor, pixels: Tensor, tries: int) -> tuple[Tensor, Tensor]:
         """Terms that lose less, of length 1, after so many tries of others (Liu and Nocedal 1989)."""
         each = self.target.energy.sum(1)  # (G,)
-        energy = float(each.sum())
-        target, like = self.target, inputs
-        if self.c * self.kk > DOUBLE:
+        energy, target = float(each.sum()), self.target
+        if not self.alone or self.c * self.kk > DOUBLE:
             target = replace(target, second=target.second.float(), cross=target.cross.float())
-            inputs, pixels = inputs.float(), pixels.float()
-        terms = _terms(inputs, pixels)
+        terms = _terms(inputs, pixels).to(target.second)
         last, seen, explained = _last(target, terms)
         power = target.second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
-        curvature = last.square().sum(2, keepdim=True) * power / max(energy, 1e-300)  # (G, R, 1)
+        curvature = last.square().sum(2, keepdim=True).double() * power / max(energy, 1e-300)  # (G, R, 1)
         if not curvature.max() > 0:  # nothing is asked for
-            return inputs.to(like), pixels.to(like)
+            return inputs, pixels
         left = (1 - explained / each.clamp_min(1e-300)).clamp_min(0)  # (G,)
         ridge = EVEN * left * (seen * terms).sum(2).mean(1)
         # only the directions of x count: the longer a row, the less a step turns it
-        x = torch.cat([inputs, pixels], 2) * curvature.clamp_min(SHORT * float(curvature.max())).sqrt()
-        x.requires_grad_()
+        long = curvature.clamp_min(SHORT * float(curvature.max())).sqrt()
+        x = torch.cat([inputs * long, pixels * long], 2)  # (G, R, C + K²)
 
         def lost() -> Tensor:
-            terms = _terms(*_directions(x, self.c))
-            with torch.no_grad():
-                last, seen, explained = _last(target, terms, ridge)
-                # ∂/∂terms: the last factor, being best, adds none
-                felt = last @ (last.mT @ seen - target.cross)
-            (x.grad,) = torch.autograd.grad((terms * felt).sum() * (2 / energy), x)
+            """The part of the energy that is lost; its gradient is left in `x.grad`."""
+            inputs, pixels = _directions(x, self.c)
+            terms = _terms(inputs, pixels).to(target.second)
+            last, seen, explained = _last(target, terms, ridge)
+            # ∂/∂terms: the last factor, being best, adds none
+            felt = (last @ (last.mT @ seen - target.cross)).double().view(*inputs.shape, self.kk)  # (G, R, C, K²)
+            by = (felt @ pixels[..., None])[..., 0], (inputs[:, :, None] @ felt)[:, :, 0]  # (G, R, C), (G, R, K²)
+            turned = [_turned(one, each) for one, each in zip(x.split([self.c, self.kk], 2), by)]
+            x.grad = torch.cat(turned, 2) * (2 / energy)
             return 1 - explained.sum() / energy
 
         steps = torch.optim.LBFGS(
             [x], max_iter=tries, max_eval=tries, history_size=HISTORY, line_search_fn="strong_wolfe"
         )
         steps.step(lost)
-        return _directions(x.detach().to(like), self.c)
+        return _directions(x, self.c)
 
 
 def _last(target: Target, terms: Tensor, ridge: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,6 +132,13 @@ def _last(target: Target, terms: Tensor, ridge: Tensor | None = None) -> tuple[T
 def _directions(x: Tensor, c: int) -> tuple[Tensor, Tensor]:
     """Inputs (G, R, C) and pixels (G, R, K²) of length 1, from rows of both."""
     return F.normalize(x[..., :c], dim=2), F.normalize(x[..., c:], dim=2)
+
+
+def _turned(x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient by rows x (…, n) of what has this gradient by their directions x / ‖x‖."""
+    length = x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+    unit = x / length
+    return (gradient - unit * (unit * gradient).sum(-1, keepdim=True)) / length
 
 
 def _terms(inputs: Tensor, pixels: Tensor) -> Tensor:

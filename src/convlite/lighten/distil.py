@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..kernels import Recorded, Work, convolutions
-from ..train.allocator import keep_freed_memory
+from ..train.allocator import freed_memory_kept
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
 from .descent import Descent
@@ -73,13 +73,12 @@ def distil_(
     steps = epochs * steps_each
     descent = Descent(light, rate_for(known.first(LOOK).error(light), steps), steps)
     precision = _precision(original, known)
-    keep_freed_memory()
     light.train()
     for module in light.modules():
         if isinstance(module, STILL):
             module.eval()
     theirs, ours = Watched(original, blocks), Watched(light, blocks)
-    with hooked(theirs.hooks), hooked(ours.hooks), convolutions(light, say):
+    with freed_memory_kept(), hooked(theirs.hooks), hooked(ours.hooks), convolutions(light, say):
         with torch.no_grad():
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]

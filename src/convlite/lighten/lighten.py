@@ -79,8 +79,9 @@ def lighten(
             else study(net, () if images is None else images, labelled=labelled, seed=seed, say=say)
         )
         if budget.latency_ms is None:
-            plan, tried = probed(known, budget, probes, say)
+            plan, probe = probed(known, budget, probes, say)
         else:
-            plan, tried = known.plan_within(budget, say), ()
-        light = build(known, plan, distil=distil, augment=augment, seed=seed, watch=watch, say=say)
-        return replace(light, record=replace(light.record, probed=tried))
+            plan, probe = known.plan_within(budget, say), None
+        begun = None if watch else probe  # built anew to be watched, stage by stage
+        light = build(known, plan, distil=distil, augment=augment, seed=seed, watch=watch, say=say, begun=begun)
+        return replace(light, record=replace(light.record, probed=probe.record.probed)) if probe else light

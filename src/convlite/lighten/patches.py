@@ -15,6 +15,7 @@ from .target import Target, by_group
 
 ROWS_PER_COLUMN = 24  # sampled patches for each number in a patch: enough that moments are well determined
 LEAST_ROWS = 2**14
+BLOCK = 256  # columns of moments that are worked out at once
 CHUNK = 2**25  # numbers of patches held at once (256 MiB in float64)
 
 
@@ -106,7 +107,11 @@ class Sums:
                 each.unflatten(1, (groups, -1)).transpose(0, 1) for each in some
             )  # (G, rows, D), (G, rows, m)
             # products in the data's own precision, sums over the chunks in float64
-            self.second += xs.mT @ xs
+            for first in range(0, xs.shape[2], BLOCK):  # what mirrors another block is not worked out
+                last = first + BLOCK
+                block = xs[..., first:].mT @ xs[..., first:last]  # (G, D - first, BLOCK)
+                self.second[:, first:, first:last] += block
+                self.second[:, first:last, last:] += block[:, BLOCK:].mT
             self.cross += ys.mT @ xs
             self.energy += (ys * ys).sum(1)
             self.x += xs.sum(1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..errors import InputError
 from .build import build
 from .plan import Budget, Plan
+from .record import Light
 from .study import Study
 
 # What errors are raised to before they are added up. Layers that lose much lose less together than one by one, so
@@ -30,14 +31,14 @@ def check_probes(budget: Budget, probes: int) -> None:
 
 def probed(
     known: Study, budget: Budget, probes: int, say: Callable[[str], object] = lambda text: None
-) -> tuple[Plan, tuple[tuple[float, float], ...]]:
+) -> tuple[Plan, Light | None]:
     """The plan of those near the best that proves best, each being built without distilling.
 
     Arguments:
         probes: how many plans are tried beside the one with the least predicted error; 5 at most.
 
     Returns:
-        The plan, and of each that was built the predicted error and the measured one.
+        The plan, and what it built, whose record says what was tried; None where there was nothing to choose.
 
     Raises:
         InputError: no plan meets the budget, or `check_probes` refuses.
@@ -46,13 +47,18 @@ def probed(
     first = known.plan(budget)
     plans = list(dict.fromkeys([first, *(_bent(known, budget, first, power) for power in POWERS[:probes])]))
     if len(plans) == 1:
-        return first, ()
-    found = []
+        return first, None
+    tried: list[tuple[float, float]] = []
+    best, least = None, math.nan
     for i, plan in enumerate(plans):
         say(f"probing plan {i + 1} of {len(plans)}")
-        found.append((plan.error, build(known, plan).record.stages[-1].error))
-    best = min(range(len(plans)), key=lambda i: (math.isnan(found[i][1]), found[i][1]))
-    return plans[best], tuple(found)
+        light = build(known, plan)
+        error = light.record.stages[-1].error
+        tried.append((plan.error, error))
+        if best is None or error < least or math.isnan(least):
+            best, least = light, error
+    assert best is not None
+    return best.plan, replace(best, record=replace(best.record, probed=tuple(tried)))
 
 
 def _bent(known: Study, budget: Budget, first: Plan, power: float) -> Plan:
