@@ -13,7 +13,7 @@ from torch import nn
 from convlite import kinds
 from convlite.errors import InputError
 from convlite.lighten import canonical, decompose
-from convlite.lighten.fit import fit
+from convlite.lighten.fit import fit, form_of
 from convlite.lighten.patches import read_patches, sample_positions
 from convlite.lighten.target import own_target
 
@@ -300,6 +300,35 @@ def test_tries_in_single_precision_come_as_near(monkeypatch, scale):
         errors.append(error)
     double, single = errors
     assert single != double and single == pytest.approx(double, rel=0.02)
+
+
+@pytest.mark.parametrize("tries", [0, 6])
+def test_ranks_with_few_tries_begin_where_those_before_ended(monkeypatch, tries):
+    conv = convolution(0, 12, 16, (3, 3), padding=1, bias=False)
+    value, ranks = kinds.conv_of(conv, 8), (6, 12, 18, 24, 36, 48)
+    root = torch.randn(108, 108, dtype=torch.float64)
+    target = own_target(conv.weight, 1, (root @ root.T / 108)[None])
+
+    def lost(form, rank):
+        factors = form.fit(kinds.Bottleneck(rank, rank, slices=rank))
+        a, p, b = (weight.flatten(2)[0] for weight in factors.weights)
+        terms = torch.einsum("rc,rk->rck", a, p).flatten(1)
+        torch.testing.assert_close(factors.kernel[0], b @ terms)
+        left = (target.cross[0] - factors.kernel[0] @ target.second[0]) @ terms.T  # 0 where the last factor is best
+        assert left.norm() < 1e-6 * (target.cross[0] @ terms.T).norm()
+        return float(target.error(factors.kernel).sum() / target.energy.sum())
+
+    def form():
+        return form_of(kinds.Bottleneck(6, 6, slices=6), value, target, ranks[-1])
+
+    monkeypatch.setattr(canonical, "TRIES", (tries, 400))
+    cold = [lost(form(), rank) for rank in ranks]
+    monkeypatch.setattr(canonical, "TRIES", (tries + 1, 400))
+    monkeypatch.setattr(canonical, "WORK", (tries * ranks[-1] * 108**2, 2**38))
+    shared = form()
+    warm = [lost(shared, rank) for rank in ranks]
+    assert all(b < a for a, b in pairwise(warm))
+    assert warm[-1] == pytest.approx(cold[-1], rel=1e-9) if not tries else sum(warm) < 0.98 * sum(cold)
 
 
 @QUICK

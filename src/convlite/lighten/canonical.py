@@ -12,11 +12,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..kinds import Bottleneck
 from .form import Factors, Form, falling, widened
-from .target import Target, lower, solve
+from .target import Prefixes, Target, lower, solve
 
 TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
 AGAIN = 100  # and of those that have begun
-WORK = 2**35, 2**38  # multiply-accumulates beyond which there are fewer
+WORK = 2**34, 2**38  # multiply-accumulates beyond which there are fewer
 DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision, as are those of one of many ranks
 TOGETHER = 2  # times as many where there are groups, which take their steps together: what suits one may not others
 LEAST = 4  # tries, below which the terms to begin with are the last ones
@@ -64,6 +64,18 @@ class Canonical(Form):
 
         return used_most(left, channels), used_most(right.mT, taps)
 
+    @cached_property
+    def _shared(self) -> Prefixes:
+        """Of the terms to begin with, for every rank at which there are no tries."""
+        terms = _terms(*self._begin)
+        return Prefixes(terms @ self.target.second @ terms.mT, terms @ self.target.cross.mT)
+
+    def _begin_with(self, inputs: Tensor, pixels: Tensor) -> None:
+        """Let the terms of one rank begin those of the next: so few tries do, where ranks rise."""
+        (every, all_pixels), r = self._begin, inputs.shape[1]
+        self._begin = torch.cat([inputs, every[:, r:]], 1), torch.cat([pixels, all_pixels[:, r:]], 1)
+        vars(self).pop("_shared", None)
+
     def fit(self, kind: Bottleneck) -> Factors:
         wanted = kind.slices
         if kind.ranks(self.dense) != (wanted, wanted):
@@ -75,8 +87,11 @@ class Canonical(Form):
         tries = min(most, WORK[self.alone] // (r * self.target.second.numel()))
         if tries >= LEAST:
             inputs, pixels = self._nearer(inputs, pixels, tries)
+            if not self.alone and tries < most:
+                self._begin_with(inputs, pixels)
         terms = _terms(inputs, pixels)
-        last = _last(self.target, terms)[0].mT  # (G, m, R)
+        as_begun = begun is None and tries < LEAST
+        last = self._shared.last(r) if as_begun else _last(self.target, terms)[0].mT  # (G, m, R)
         first, spatial = inputs[..., None, None], pixels.view(self.g, r, 1, self.kh, self.kw)
         first, expand = widened((first, last[..., None, None]), wanted - r)
         spatial = torch.cat([spatial, spatial.new_zeros(self.g, wanted - r, *spatial.shape[2:])], dim=1)

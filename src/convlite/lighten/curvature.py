@@ -26,7 +26,7 @@ from .target import lower
 IMAGES, LEAST = 256, 16  # samples of a layer, at most and at least
 NUMBERS = 2**23  # of a layer's samples, beyond which there are fewer of them; or what they are made of is kept
 KEPT = torch.bfloat16  # their precision: far from exact each by itself, since so few are to tell of all
-HELD = 2**24  # numbers of changes, and of samples, that are compared at once
+HELD = 2**26, 2**24  # numbers of changes, and of samples, that are compared at once
 PARTS = 2  # of a batch as others run it: gradients of all layers are in memory at once
 WORK = 2**34  # multiply-accumulates for a layer's root, beyond which fewer samples go into it
 EVEN = 0.1  # of the mean feeling, added for every channel: samples are few
@@ -65,7 +65,7 @@ class Curvature(ABC):
     def effects(self, changes: Iterable[Tensor]) -> list[float]:
         """Squared change of the outputs, relative to their variance, by each change of the kernel (M, D)."""
         (count, rows, d), m = self.shape, self.at.conv.m
-        step, together = max(1, HELD // (d * (m + rows))), max(1, HELD // (m * d))
+        together, step = max(1, HELD[0] // (m * d)), max(1, HELD[1] // (d * (m + rows)))
         single, found = (each.flatten().float() for each in changes), list[float]()
         while some := list(islice(single, together)):
             flat = torch.stack(some)

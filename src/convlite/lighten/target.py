@@ -78,9 +78,12 @@ def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
     """
     half = lower(second)  # (…, d, d)
     whitened = rows @ half
-    _, directions = torch.linalg.eigh(whitened.transpose(-2, -1) @ whitened)  # ascending
-    top = directions[..., -rank:].flip(-1)  # (…, d, rank)
-    found = torch.linalg.solve_triangular(half.transpose(-2, -1), top, upper=True).transpose(-2, -1)
+    if rank <= whitened.shape[-2] < whitened.shape[-1]:  # their products are the smaller matrices
+        left = torch.linalg.eigh(whitened @ whitened.mT)[1][..., -rank:].flip(-1)  # (…, n, rank)
+        top = torch.linalg.qr(whitened.mT @ left).Q  # orthogonal up to roundings, but not of length 1
+    else:
+        top = torch.linalg.eigh(whitened.mT @ whitened)[1][..., -rank:].flip(-1)  # (…, d, rank)
+    found = torch.linalg.solve_triangular(half.mT, top, upper=True).mT
     return found / found.norm(dim=-1, keepdim=True)
 
 
