@@ -60,8 +60,11 @@ def refit_(
                     wanted = wanted - at.shortcut(added[here], here)
                 some = own if i % ASIDE else aside
                 some.add(read_patches(x[here], at.conv, at.positions[here]), wanted.flatten(0, 1))
-            weight, sums = dense[path].weight, own + aside
-            target = sums.target(weight, centred=at.free, ridge=ridge_of(own, aside, weight, centred=at.free))
+            weight = dense[path].weight
+            ridge = ridge_of(own, aside, weight, centred=at.free)
+            sums = own + aside
+            del own, aside  # they may be large
+            target = sums.target(weight, centred=at.free, ridge=ridge)
             target = replace(target, weight=best_for(target))  # what the forms start from
             kind = kinds[path]
             if kind is None:
@@ -91,7 +94,13 @@ def ridge_of(own: Sums, aside: Sums, weight: Tensor, *, centred: bool) -> float:
     def lost(ridge: float) -> float:
         return float(unseen.error(best_for(own.target(weight, centred=centred, ridge=ridge))).sum())
 
-    return min(RIDGES, key=lost)
+    best, *others = RIDGES
+    least = lost(best)
+    for ridge in others:  # beyond the first that is worse, all are
+        if (loss := lost(ridge)) >= least:
+            break
+        best, least = ridge, loss
+    return best
 
 
 def put_(

@@ -20,7 +20,7 @@ from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separ
 from .canonical import Canonical
 from .form import Factors, Form, falling, rank_of, widened
 from .grouping import assigned, partition
-from .target import Prefixes, Target, leading, solve
+from .target import Prefixes, Target, leading, lower, solve, strongest
 
 SWEEPS = 2  # alternations between the two factors of a separable sum
 HOLD = "Asymmetric", "Bottleneck", "LowRank", "Permuted", "Separable"  # those that can hold a dense kernel
@@ -207,14 +207,14 @@ class _LowRank(Form):
     """The leading directions of the output (Zhang et al., arXiv 1505.06798): reduced-rank regression."""
 
     @cached_property
-    def _outputs(self) -> tuple[Tensor, Tensor]:
-        weight = self.target.weight
-        return falling(weight @ self.target.second @ weight.mT)
+    def _outputs(self) -> Tensor:  # (G, m, R)
+        rows = self.target.weight @ lower(self.target.second)
+        return strongest(rows.mT, min(self.most, self.m))
 
     def fit(self, kind: LowRank) -> Factors:
         wanted = rank_of(kind, self.dense)
         rank = min(wanted, self.m)
-        expand = self._outputs[1][..., :rank]  # (G, m, R)
+        expand = self._outputs[..., :rank]  # (G, m, R)
         spatial = expand.mT @ self.target.weight  # (G, R, D)
         weights = spatial.view(self.g, rank, self.c, self.kh, self.kw), expand[..., None, None]
         return Factors(widened(weights, wanted - rank), expand @ spatial)

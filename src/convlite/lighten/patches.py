@@ -132,12 +132,14 @@ class Sums:
         """
         flat = by_group(weight.detach().double(), len(self.second))  # (G, m, D)
         second, cross, energy = self.second / self.rows, self.cross / self.rows, self.energy / self.rows
-        if centred:
+        if centred:  # in place: these may be large
             x, y = self.x / self.rows, self.y / self.rows
-            second, cross = second - x[:, :, None] * x[:, None], cross - y[:, :, None] * x[:, None]
-            energy = energy - y * y
-        pull = ridge * second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
-        second = second + pull * torch.eye(second.shape[1], dtype=second.dtype, device=second.device)
-        cross = cross + pull * flat
-        energy = energy + pull[:, 0] * (flat * flat).sum(2)
+            second.baddbmm_(x[:, :, None], x[:, None], alpha=-1)
+            cross.baddbmm_(y[:, :, None], x[:, None], alpha=-1)
+            energy -= y * y
+        own = second.diagonal(dim1=1, dim2=2)
+        pull = ridge * own.mean(1)[:, None]  # (G, 1)
+        own += pull
+        cross += pull[..., None] * flat
+        energy += pull * (flat * flat).sum(2)
         return Target(flat, second, cross, energy)

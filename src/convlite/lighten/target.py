@@ -77,14 +77,18 @@ def leading(rows: Tensor, second: Tensor, rank: int) -> Tensor:
     singular value decomposition, arXiv 2509.25136).
     """
     half = lower(second)  # (…, d, d)
-    whitened = rows @ half
-    if rank <= whitened.shape[-2] < whitened.shape[-1]:  # their products are the smaller matrices
-        left = torch.linalg.eigh(whitened @ whitened.mT)[1][..., -rank:].flip(-1)  # (…, n, rank)
-        top = torch.linalg.qr(whitened.mT @ left).Q  # orthogonal up to roundings, but not of length 1
-    else:
-        top = torch.linalg.eigh(whitened.mT @ whitened)[1][..., -rank:].flip(-1)  # (…, d, rank)
+    top = strongest(rows @ half, rank)  # (…, d, rank)
     found = torch.linalg.solve_triangular(half.mT, top, upper=True).mT
     return found / found.norm(dim=-1, keepdim=True)
+
+
+def strongest(rows: Tensor, rank: int) -> Tensor:
+    """The `rank` right singular vectors (…, d, rank) of rows (…, n, d), the largest first."""
+    n, d = rows.shape[-2:]
+    if rank <= n < d:  # the products of rows are the smaller matrix
+        left = torch.linalg.eigh(rows @ rows.mT)[1][..., -rank:].flip(-1)  # (…, n, rank)
+        return torch.linalg.qr(rows.mT @ left).Q  # orthogonal before, too, up to roundings
+    return torch.linalg.eigh(rows.mT @ rows)[1][..., -rank:].flip(-1)
 
 
 class Prefixes:
