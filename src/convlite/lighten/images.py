@@ -87,4 +87,5 @@ def split(known: Answers, seed: int, enough: int) -> tuple[Answers, Answers, Ans
     held = held if held > 1 else 0
     trained, unseen = order[held:], order[:held] if held else order
     fitted = max(CALIBRATION, min(enough, PIXELS // pixels))
-    return known[trained], known[trained[:fitted]], known[unseen]
+    every = known[trained]
+    return every, every.first(fitted), known[unseen]
