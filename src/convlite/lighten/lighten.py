@@ -55,7 +55,8 @@ def lighten(
         labelled: in distilling, learn the labels that pairs bring, int64 (N,), beside the original's answers. A
             study knows by itself.
         seed: of all random choices; same seed, same result.
-        watch: called with the light network after each stage; what it returns is recorded.
+        watch: called with the light network after each stage; what it returns is recorded. The plan that probes
+            chose is built again for it.
         progress: say on stderr what is being done.
 
     Returns:
