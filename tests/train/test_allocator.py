@@ -1,6 +1,7 @@
 """Memory that stays with the process for a while, and then goes back."""
 
 import ctypes
+import mmap
 import sys
 
 import pytest
@@ -14,7 +15,7 @@ MANY = 2**26  # numbers: 256 MiB
 def _resident() -> int:
     """Bytes of memory that the process holds."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 @pytest.mark.skipif(

@@ -36,7 +36,8 @@ def build(
     """The light network of a plan: each new layer in closed form, then refitted, then all of it distilled.
 
     Arguments: as those of `lighten`, and:
-        begun: what this gave before for the same plan, without distilling; it is gone on with.
+        begun: what this gave before for the same plan, without distilling; its model is gone on with, in place,
+            and `watch` sees only what follows.
 
     Raises:
         InputError: the network does not run with other layers in the place of its own.

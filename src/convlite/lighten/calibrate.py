@@ -19,7 +19,7 @@ from .patches import Sums, as_maps, read_patches
 from .target import Target, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
-RIDGES = (1e-4, RIDGE, 1e-2, 1e-1)  # of which a refit takes the one that images set aside show to be the best
+RIDGES = (1e-4, RIDGE, 1e-2, 1e-1)  # rising; of which a refit takes what images set aside show to be the best
 ASIDE = 5  # every so many batches, one is set aside for that
 
 

@@ -54,7 +54,7 @@ def distil_(
 
     Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237);
     its mean answer to several views was tried, and taught worse. It answers in bf16 where the processor has it and
-    the answers stay the same. On Linux, memory that is freed stays with the process from then on.
+    the answers stay the same. On Linux, memory that is freed stays with the process until this ends.
 
     Arguments:
         known: the images, and the original's answers: the scale of its outputs.
