@@ -96,7 +96,7 @@ def ridge_of(own: Sums, aside: Sums, weight: Tensor, *, centred: bool) -> float:
 
     best, *others = RIDGES
     least = lost(best)
-    for ridge in others:  # beyond the first that is worse, all are
+    for ridge in others:  # beyond the first that is worse, none is likely to be better
         if (loss := lost(ridge)) >= least:
             break
         best, least = ridge, loss

@@ -24,7 +24,7 @@ PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
 FEATURES = 1.0  # how much the blocks count beside the outputs
-LABELS = 0.03  # and the labels, where there are any: more would drown what the original says
+LABELS = 0.03  # and the labels, where there are any: more takes it further from the original, if nearer to them
 NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
