@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -74,15 +73,6 @@ class Answers:
             for wanted, found in zip(self.outputs, given):
                 distance += float((wanted[here] - found).double().square().sum())
         return distance / len(self.images) / max(sum(self.variances), 1e-30)
-
-    def label_loss(self, light: nn.Module) -> float:
-        """The mean cross entropy of the labels, in nats, by `light`'s first output, in eval mode."""
-        assert self.labels is not None
-        loss = sum(
-            float(F.cross_entropy(given[0], self.labels[here], reduction="sum"))
-            for here, given in self._answered(light)
-        )
-        return loss / len(self.images)
 
     def _answered(self, light: nn.Module) -> Iterator[tuple[slice, list[Tensor]]]:
         step = batch_of(self.images)

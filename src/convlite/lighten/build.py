@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..models.surgery import replace_
 from ..train.allocator import freed_memory_kept
 from .calibrate import put_, refit_, restate_norms_
-from .distil import Augment, blocks_of, distil_, loss_of
+from .distil import Augment, blocks_of, distil_
 from .plan import Plan
 from .record import Light, Log, Record
 from .study import FAST, Study, laid_out
@@ -62,7 +62,7 @@ def build(
                 augment=augment,
                 say=say,
             ),
-            loss=lambda model: loss_of(model, known.unseen),
+            undo=known.trained.labels is None,
         )
     light = laid_out(light, torch.contiguous_format)
     after = survey(light, known.survey.input).cost

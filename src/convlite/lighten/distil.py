@@ -1,4 +1,4 @@
-"""A short training of the light network towards the original's outputs, block by block; no labels."""
+"""A short training of the light network towards the original's outputs, block by block, and labels if any."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
 FEATURES = 1.0  # how much the blocks count beside the outputs
-LABELS = 0.03  # and the labels, where there are any: more takes it further from the original, if nearer to them
+LABELS = 0.3  # and the labels, where there are any
 NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
@@ -144,15 +144,6 @@ def _has_bf16() -> bool:
     """Whether the processor multiplies in bf16; without, torch imitates that, slowly."""
     asked: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return bool(asked().get("avx512_bf16", False))
-
-
-def loss_of(light: nn.Module, known: Answers) -> float:
-    """What is left of the loss that `distil_` brings down, but for the blocks, on images set aside.
-
-    Labels count as little as there: the original may know those of its own training pictures by heart, and then
-    their cross entropy alone is least for a network that imitates it picture by picture.
-    """
-    return known.error(light) + (0.0 if known.labels is None else LABELS * known.label_loss(light))
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:

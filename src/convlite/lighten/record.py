@@ -66,7 +66,7 @@ class Light:
 
 
 class Log:
-    """The stages so far; a change that makes the network worse is undone."""
+    """The stages so far; a change that takes the outputs further from the original's is undone."""
 
     def __init__(
         self, unseen: Answers, watch: Callable[[nn.Module], float] | None, say: Callable[[str], object]
@@ -76,29 +76,27 @@ class Log:
         self.begun = time.monotonic()
 
     def stage(
-        self,
-        name: str,
-        model: nn.Module,
-        change: Callable[[], object] | None = None,
-        *,
-        loss: Callable[[nn.Module], float] | None = None,
+        self, name: str, model: nn.Module, change: Callable[[], object] | None = None, *, undo: bool = True
     ) -> None:
         """Make the change, if it helps, and record where the model then stands.
 
         Arguments:
-            loss: what the change must not raise; by default how far the outputs are from the original's.
+            undo: whether it has to help. Not where labels are learnt: those take the outputs away from the
+                original's where it is wrong, and most networks know the labels of pictures set aside by heart,
+                for they were trained on them. A light network forgets that, which says nothing of new pictures.
         """
         self.say(name)
         before = copy.deepcopy(model.state_dict()) if change else {}
-        most = loss(model) if loss else self.stages[-1].error if change else 0.0
         if change:
             change()
         seconds = time.monotonic() - self.begun
         self.say(f"measuring after {name}")
         error = tried = self.unseen.error(model)
-        if change and not ((loss(model) if loss else error) <= most or math.isnan(most)):
-            model.load_state_dict(before)
-            error = self.stages[-1].error
+        if change:
+            last = self.stages[-1].error
+            if not (error <= last or math.isnan(last) if undo else math.isfinite(error)):
+                model.load_state_dict(before)
+                error = last
         watched = self.watch(model) if self.watch else None
         self.stages.append(Stage(name, seconds, error, tried, watched))
         self.begun = time.monotonic()
