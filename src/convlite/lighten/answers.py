@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,18 +67,14 @@ class Answers:
 
         0: the same answers; 1: no better than always answering with the mean.
         """
-        distance = 0.0
-        for here, given in self._answered(light):
-            for wanted, found in zip(self.outputs, given):
-                distance += float((wanted[here] - found).double().square().sum())
-        return distance / len(self.images) / max(sum(self.variances), 1e-30)
-
-    def _answered(self, light: nn.Module) -> Iterator[tuple[slice, list[Tensor]]]:
-        step = batch_of(self.images)
+        distance, step = 0.0, batch_of(self.images)
         for start in range(0, len(self.images), step):
             here = slice(start, start + step)
             with torch.no_grad():
-                yield here, float_outputs(light(self.images[here]))
+                given = float_outputs(light(self.images[here]))
+            for wanted, found in zip(self.outputs, given):
+                distance += float((wanted[here] - found).double().square().sum())
+        return distance / len(self.images) / max(sum(self.variances), 1e-30)
 
 
 def _scale(out: Tensor) -> float:
