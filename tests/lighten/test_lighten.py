@@ -12,7 +12,7 @@ from torch import nn
 
 import convlite as cl
 from convlite.errors import InputError, RunError
-from convlite.lighten import Left, decompose
+from convlite.lighten import Left, decompose, distil
 from convlite.lighten.answers import Answers
 from convlite.lighten.distil import blocks_of
 from convlite.lighten.observe import observe
@@ -331,22 +331,25 @@ def test_any_number_of_steps_distils(net, images, epochs):
     assert stage.name == "distil" and math.isfinite(stage.tried)
 
 
-def test_labels_are_learnt_where_that_is_asked_for(net, images):
+def test_labels_are_learnt_where_that_is_asked_for_the_more_there_are(net, images, monkeypatch):
     """Also where that takes the answers away from the original's: without labels such a distillation is undone."""
     sure = copy.deepcopy(net)
     sure[-1].weight.data *= 3 / outputs(net, images).std(0).mean()  # as a trained one is
     labels = outputs(sure, images).topk(2).indices[:, 1]  # none of them what it says
     pairs = list(zip(images.split(40), labels.split(40)))
 
-    def distilled(labelled):
+    def distilled(labelled, many):
+        monkeypatch.setattr(distil, "MANY", many)
         light = cl.lighten(sure, pairs, cl.Budget(macs=0.5), distil=40, labelled=labelled)
         before, after = light.record.stages[-2:]
         return float(F.cross_entropy(outputs(light.model, images), labels)), before.error, after
 
-    loss, before, after = distilled(True)
-    without, closest, same = distilled(False)
-    assert loss < 0.7 * without
+    loss, before, after = distilled(True, many=len(images))
+    few, _, near = distilled(True, many=10 * len(images))
+    without, closest, same = distilled(False, many=len(images))
+    assert loss < 0.7 * without and loss < few < without
     assert after.error == after.tried > before == closest >= same.error
+    assert after.error > near.error
 
 
 def test_a_change_that_does_not_help_is_undone_unless_it_need_not(net, images):

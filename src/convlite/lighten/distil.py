@@ -24,7 +24,8 @@ PACE = 3e-3  # what is nearly right is soon spoilt by larger steps;
 SHORT = 400  # steps, beyond which there is time to make good: the rate then grows with the root of their number
 LOOK = 256  # images that this error is measured on
 FEATURES = 1.0  # how much the blocks count beside the outputs
-LABELS = 0.3  # and the labels, where there are any
+LABELS = 0.3  # and the labels, where there are any, of so many images; of fewer, which are soon known by heart,
+MANY = 40_000  # as much less
 NEAR = 1e-3  # what half precision may change of the original's answers, relative to their variance
 TOGETHER = 4  # replaced layers that make one block, at most: those of a bottleneck and its shortcut
 # Dropout: the original answers without noise, so must its pupil. Batch norms: their statistics fit since the refit,
@@ -67,6 +68,7 @@ def distil_(
     """
     images, count = known.images, len(known.images)
     own = () if known.labels is None else (known.labels,)
+    heed = LABELS * min(1.0, count / MANY)
     generator = torch.Generator().manual_seed(seed)
     scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
     steps_each = max(1, count // BATCH)
@@ -92,7 +94,7 @@ def distil_(
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
             for each in labels:
-                loss = loss + LABELS * F.cross_entropy(given[0], each)
+                loss = loss + heed * F.cross_entropy(given[0], each)
             loss.backward()
             return (loss.detach(),)
 
