@@ -50,8 +50,8 @@ def distil_(
 
     The loss is the squared distance between the outputs relative to their variance, so that it means the same
     for logits, maps and features; and the mean of that between what blocks give (Romero et al., arXiv 1412.6550):
-    with few images it says much more than the outputs do; and the cross entropy of labels, where there are any.
-    For how the weights move see `Descent`.
+    with few images it says much more than the outputs do; and the cross entropy of labels, where there are any,
+    the less the fewer. For how the weights move see `Descent`.
 
     Where images are changed at random, the original answers to what `light` sees (Beyer et al., arXiv 2106.05237);
     its mean answer to several views was tried, and taught worse. It answers in bf16 where the processor has it and
@@ -68,7 +68,7 @@ def distil_(
     """
     images, count = known.images, len(known.images)
     own = () if known.labels is None else (known.labels,)
-    heed = LABELS * min(1.0, count / MANY)
+    weight = LABELS * min(1.0, count / MANY)
     generator = torch.Generator().manual_seed(seed)
     scales = [max(variance / out[0].numel(), 1e-12) for variance, out in zip(known.variances, known.outputs)]
     steps_each = max(1, count // BATCH)
@@ -94,7 +94,7 @@ def distil_(
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
             for each in labels:
-                loss = loss + heed * F.cross_entropy(given[0], each)
+                loss = loss + weight * F.cross_entropy(given[0], each)
             loss.backward()
             return (loss.detach(),)
 
