@@ -80,3 +80,13 @@ def test_what_is_refused(change, message):
         Preprocess.from_dict(fine | change)
     with pytest.raises(InputError, match="lacks std"):
         Preprocess.from_dict({"size": [8, 8], "mean": [0.5]})
+
+
+@given(st.integers(1, 4), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_pixels_come_back_as_they_were(channels, seed):
+    source = np.random.default_rng(seed)
+    mean, std = source.uniform(0, 1, channels), source.uniform(0.01, 2, channels)
+    how = Preprocess((16, 16), tuple(mean.tolist()), tuple(std.tolist()))
+    pixels = torch.from_numpy(source.integers(0, 256, (3, channels, 16, 16), dtype=np.uint8))
+    assert torch.equal(how.pixels(how.normalise(pixels)), pixels)

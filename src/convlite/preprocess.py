@@ -82,6 +82,11 @@ class Preprocess:
         floats = rows.to(torch.float32, copy=True).mul_(scale.repeat(width)).add_(offset.repeat(width))
         return floats.view(n, height, width, channels).permute(0, 3, 1, 2)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """What `normalise` was given: of floats (N, C, H, W), uint8 of the same shape."""
+        mean, std = (torch.tensor(each, device=images.device)[:, None, None] for each in (self.mean, self.std))
+        return (images * (255 * std) + 255 * mean).round_().clamp_(0, 255).to(torch.uint8)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {

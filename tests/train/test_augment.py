@@ -1,6 +1,7 @@
 """Random changes: each is what a plain loop, Pillow or arithmetic says it is."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from convlite.train import Recipe
+from convlite.data import Data, Images
+from convlite.preprocess import Preprocess
+from convlite.train import Recipe, augmentation
 from convlite.train.augment import (
     Draw,
     _moved_by_copies,
     _moved_by_gather,
-    augment,
+    change,
     draw_moves,
     erase,
     mix,
+    move,
     random_part,
     rectangle,
 )
@@ -44,10 +48,10 @@ def draw(count, seed=0, step=0):
 
 @given(st.integers(0, 4), st.booleans(), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=40)
-def test_augment_is_the_plain_loop(shift, flip, seed):
+def test_moves_are_the_plain_loop(shift, flip, seed):
     torch.manual_seed(seed)
     pixels = torch.randint(0, 256, (6, 2, 7, 9), dtype=torch.uint8)
-    moved = augment(pixels, shift, flip, generator(seed))
+    moved = move(pixels, draw_moves(6, shift, flip, generator(seed)), shift)
     moves = torch.randint(-shift, shift + 1, (2, 6), generator=(source := generator(seed)))
     mirrored = torch.rand(6, generator=source) < 0.5
     for i in range(6):
@@ -63,14 +67,14 @@ def test_augment_is_the_plain_loop(shift, flip, seed):
 def test_moves_reach_every_place_and_no_further():
     pixels = torch.zeros(400, 1, 9, 9, dtype=torch.uint8)
     pixels[:, :, 4, 4] = 1
-    places = augment(pixels, 2, False, generator(0)).squeeze(1).nonzero()[:, 1:]
+    places = move(pixels, draw_moves(400, 2, False, generator(0)), 2).squeeze(1).nonzero()[:, 1:]
     assert len(places) == 400
     assert {tuple(place) for place in places.tolist()} == {(r, c) for r in range(2, 7) for c in range(2, 7)}
 
 
 def test_half_of_the_images_are_mirrored():
     pixels = torch.arange(8, dtype=torch.uint8).expand(1000, 1, 8, 8)
-    mirrored = augment(pixels, 0, True, generator(1))[:, 0, 0, 0] == 7
+    mirrored = move(pixels, draw_moves(1000, 0, True, generator(1)), 0)[:, 0, 0, 0] == 7
     assert 0.44 < mirrored.float().mean() < 0.56
 
 
@@ -191,8 +195,8 @@ def test_every_picture_has_operations_of_its_own():
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 8)])
 def test_all_operations_take_all_pictures(channels, size):
     pixels = some(3, channels, *size)
-    for change in CHANGES:
-        found = change(pixels, torch.tensor([1.0, -1.0, 0.3]))
+    for operation in CHANGES:
+        found = operation(pixels, torch.tensor([1.0, -1.0, 0.3]))
         assert found.shape == pixels.shape and found.dtype == torch.uint8
 
 
@@ -233,3 +237,35 @@ def test_labels_are_mixed_as_the_pixels_are(mixup, cutmix, count):
         assert (mixed.flatten(1).amin(1) != mixed.flatten(1).amax(1)).any() == bool(cutmix)
     else:
         assert torch.equal(mixed, pixels)
+
+
+# --- of normalised pictures
+
+
+def data_of(pixels):
+    images = Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+    how = Preprocess(tuple(pixels.shape[2:]), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    return Data(images, images, ("one", "two"), how, "made")
+
+
+@given(st.integers(0, 3), st.booleans(), st.integers(0, 2), st.floats(0, 1), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_normalised_pictures_change_as_in_training(shift, flip, operations, erased, seed):
+    pixels = some(5, 3, 9, 8, seed)
+    data = data_of(pixels)
+    recipe = Recipe(shift=shift, flip=flip, randaugment=operations, erase=erased, colour=0.3, mixup=0.4)
+    changed = augmentation(recipe, data)(data.normalise(pixels), generator(seed))
+    drawn = Draw(5, slice(None), int(torch.randint(2**62, (), generator=generator(seed))), 0, 0, CPU)
+    wanted, _ = change(pixels, data.train.labels, replace(recipe, mixup=0.0), drawn, 2, 0)
+    assert torch.equal(changed, data.normalise(wanted))
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_call_changes_normalised_pictures_anew():
+    pixels = some(8)
+    data, source = data_of(pixels), generator(0)
+    images = data.normalise(pixels)
+    moved = augmentation(Recipe(shift=3), data)
+    assert not torch.equal(moved(images, source), moved(images, source))
+    same = augmentation(Recipe(shift=0), data)(images, source)
+    assert torch.equal(same, images)

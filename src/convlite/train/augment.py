@@ -113,19 +113,6 @@ def random_part(least: float, seed: int, epoch: int) -> Callable[[int], Window]:
     return windows
 
 
-def augment(pixels: Tensor, shift: int, flip: bool, source: torch.Generator) -> Tensor:
-    """Move each image by up to `shift` pixels each way, black coming in, and mirror half of them if `flip`.
-
-    Arguments:
-        pixels: any type, (N, C, H, W).
-        source: draws the moves, on the CPU, so that every device sees the same ones.
-
-    Returns:
-        As given, channels last in memory.
-    """
-    return move(pixels, draw_moves(len(pixels), shift, flip, source), shift)
-
-
 def draw_moves(count: int, shift: int, flip: bool, source: torch.Generator) -> Tensor:
     """For each image the pixels down and right, and whether it is mirrored: int64 (3, N)."""
     moves = torch.randint(-shift, shift + 1, (2, count, 1), generator=source)[..., 0]  # (2, N)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..data import Data, Source, in_random_order
 from ..errors import InputError
-from .augment import Draw, augment, change, random_part, shrink
+from .augment import Draw, change, random_part, shrink
 from .recipe import Recipe
 from .seeds import derive
 
@@ -93,11 +94,17 @@ def share(count: int, recipe: Recipe, process_index: int, num_processes: int) ->
 
 
 def augmentation(recipe: Recipe, data: Data) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """The recipe's shifts and flips for pictures that are normalised already: (N, C, H, W) → the same."""
-    black = data.normalise(torch.zeros(1, data.shape[0], 1, 1, dtype=torch.uint8))  # (1, C, 1, 1)
+    """What the recipe does to single pictures, for those that are normalised already: (N, C, H, W) → the same.
 
-    def move(images: Tensor, source: torch.Generator) -> Tensor:
-        floor = black.to(images.device)
-        return augment(images - floor, recipe.shift, recipe.flip, source) + floor
+    All but random parts, which are cut out as pictures are read, and mixtures, which change labels, too.
+    """
+    single = replace(recipe, mixup=0.0, cutmix=0.0)
 
-    return move
+    def changed(images: Tensor, source: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=source))
+        draw = Draw(len(images), slice(None), seed, 0, 0, images.device)
+        none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        pixels, _ = change(data.preprocess.pixels(images), none, single, draw, 0, 0)
+        return data.normalise(pixels)
+
+    return changed
