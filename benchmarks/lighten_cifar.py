@@ -9,9 +9,9 @@ train --model resnet20 --data cifar10.tar.gz --recipe cifar`; beside it is bases
 N pictures of the training part without their labels (left out: all of it); the test part is scored once for each
 network made, or, of a run with `--hold-out`, the pictures that were held out of it: so are settings chosen. With
 `--distil` every method's network is trained for as many epochs on these pictures towards the original's outputs
-(and with `--labels` towards their labels), by the same code and with the random shifts and flips of the run's own
-recipe. The others are uniform over the layers, at the largest rank or the least pruning that meets the budget;
-batch norms are measured anew for all of them.
+(and with `--labels` towards their labels), by the same code and with the random changes of the run's own recipe,
+made harder with `--labels`. The others are uniform over the layers, at the largest rank or the least pruning that
+meets the budget; batch norms are measured anew for all of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main() -> None:
     held_out = about["training"].get("held_out", [])
     for cut in held_out:
         data = data.holdout(*cut)
-    augment = augmentation(Recipe.from_dict(about["training"]["recipe"]), data)
+    recipe = Recipe.from_dict(about["training"]["recipe"])
+    augment = augmentation(recipe.harder() if given.labels else recipe, data)
     net = cl.load(given.run).to(given.device)
     base, here = accuracy(net, data), machine(given.device)
     print(f"{here.processor}, {here.threads} threads, torch {here.torch}, load {here.load}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -53,6 +54,14 @@ def test_images_grow_to_their_whole_size(epochs, first):
 @given(recipes)
 def test_json_and_back(made):
     assert Recipe.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+@given(recipes, st.integers(0, 4), st.floats(0, 1))
+def test_harder_adds_changes_and_takes_none(made, operations, erased):
+    given = replace(made, randaugment=operations, erase=erased)
+    harder = given.harder()
+    assert harder.randaugment == max(1, operations) and harder.erase >= max(erased, 0.25)
+    assert replace(harder, randaugment=operations, erase=erased) == given and harder.harder() == harder
 
 
 def test_named_recipes():

@@ -132,7 +132,7 @@ def lighten(
         budget,
         probes=probes,
         distil=distil,
-        augment=_augmentation(found.about, loaded),
+        augment=_augmentation(found.about, loaded, labelled),
         labelled=labelled,
         seed=seed,
         watch=lambda each: _measured(each, loaded, progress=False).headline,
@@ -215,7 +215,8 @@ def _pictures(
     return ((data.normalise(part.pixels), part.labels) for part in images.parts(order.split(batch)))
 
 
-def _augmentation(about: Mapping[str, Any], data: datasets.Data) -> Any:
-    """How the network's own recipe changed pictures at random, if it is known."""
+def _augmentation(about: Mapping[str, Any], data: datasets.Data, labelled: bool) -> Any:
+    """How the network's own recipe changed pictures at random, if it is known; harder where labels are learnt."""
     known = about.get("training", {}).get("recipe")
-    return None if known is None else augmentation(Recipe.from_dict(known), data)
+    recipe = Recipe(shift=0) if known is None else Recipe.from_dict(known)
+    return augmentation(recipe.harder() if labelled else recipe, data)

@@ -13,6 +13,7 @@ SCHEDULES = ("cosine", "linear", "constant", "exponential")
 OPTIMISERS = ("nesterov", "sgd", "rmsprop", "adamw")
 
 GROWN = 2 / 3  # of the epochs, after which images have their whole size
+HARDER = {"randaugment": 1, "erase": 0.25}  # what `harder` asks for, at least
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,10 @@ class Recipe:
         """The same with another batch; its rate in proportion if `scale` (Goyal et al., arXiv 1706.02677)."""
         rate = self.rate * batch_size / self.batch_size if scale else self.rate
         return replace(self, batch_size=batch_size, rate=rate, accumulate=min(self.accumulate, batch_size))
+
+    def harder(self) -> Recipe:
+        """The same with RandAugment and random erasing: new views of pictures that a network knows by heart."""
+        return replace(self, **{name: max(getattr(self, name), least) for name, least in HARDER.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, field by field."""
