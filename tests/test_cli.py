@@ -14,6 +14,7 @@ from torch import nn
 import convlite.models
 from convlite.cli import main
 from convlite.data.pictures import read as read_picture
+from convlite.errors import InputError
 from convlite.kinds import Normal, Separable
 from convlite.models.saved import load, save
 from convlite.preprocess import Preprocess
@@ -224,6 +225,25 @@ def test_a_network_of_ones_own_is_lightened_and_read_back(ask, read, tiny, pictu
     assert f"convlite evaluate {out} --data {pictures}" in text, "the next command in one line"
     answer = ask("evaluate", out, "--data", pictures, "--like", model)
     assert answer["params"] <= 0.6 * ask("cost", model, "--input", "3x16x16")["params"]
+
+
+def test_labels_are_learnt_of_pictures_that_change_harder(small, pictures, tmp_path, monkeypatch):
+    changes = []
+
+    def lightened(net, images, budget, *, augment, **how):
+        changes.append(augment)
+        raise InputError("Enough seen.")
+
+    monkeypatch.setattr("convlite.cli.work.make_light", lightened)
+    for labels in ([], ["--labels"]):
+        arguments = ["--macs", "0.5", "--distil", "1", "--data", pictures, "--out", tmp_path / "light", *labels]
+        assert main(["lighten", str(small), *map(str, arguments)]) == 2
+    images = convlite.data.load(str(pictures)).train.parts([torch.arange(20)])
+    seen = Preprocess((16, 16), (0.5,) * 3, (0.3,) * 3).normalise(next(iter(images)).pixels)
+    plain, hard = (change(seen, torch.Generator().manual_seed(0)) for change in changes)
+    torch.testing.assert_close(plain, seen)
+    changed = (hard - seen).flatten(1).abs().amax(1) > 0.01
+    assert changed.float().mean() > 0.5  # a few are left as they were
 
 
 def test_predict(ask, read, run, pictures):

@@ -51,7 +51,8 @@ def lighten(
             and not where the budget is one of time.
         distil: epochs over the images; 0 for none.
         augment: (batch, generator) → batch, changed at random, for distilling. The original answers to what the
-            light network sees, so that mirroring is right where outputs are places, too.
+            light network sees, so that mirroring is right where outputs are places, too. `train.augmentation` makes
+            it of a recipe; where labels are learnt, best of its `harder()`.
         labelled: in distilling, learn the labels that pairs bring, int64 (N,), beside the original's answers. A
             study knows by itself.
         seed: of all random choices; same seed, same result.
