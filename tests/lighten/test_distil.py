@@ -4,12 +4,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from convlite.lighten import distil
 from convlite.lighten.answers import answers
 from convlite.lighten.descent import SCHEDULE, Descent
-from convlite.lighten.distil import RATES, distil_, rate_for
+from convlite.lighten.distil import RATES, distance, distil_, rate_for
 
 
 def test_what_is_nearer_is_distilled_at_a_smaller_rate_and_what_is_long_at_a_larger():
@@ -17,6 +20,21 @@ def test_what_is_nearer_is_distilled_at_a_smaller_rate_and_what_is_long_at_a_lar
     assert rates == sorted(rates) and (rates[0], rates[-1]) == RATES
     assert rates[1] == pytest.approx(6e-4) == rate_for(0.04, 1)
     assert rate_for(0.01, 1600) == pytest.approx(2 * rate_for(0.01, 400))
+
+
+@given(seed=st.integers(0, 2**31), channels=st.integers(1, 9), apart=st.sampled_from([0.0, 1e-6, 1.0, 1e6]))
+def test_the_distance_is_the_mean_squared_error_and_its_gradient_lies_in_memory_as_what_was_given(
+    seed, channels, apart
+):
+    torch.manual_seed(seed)
+    a = torch.randn(3, channels, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    b = a.detach() + apart * torch.randn(3, channels, 4, 5)
+    exact = a.detach().double().requires_grad_()
+    distance(a, b).backward()
+    F.mse_loss(exact, b.double()).backward()
+    torch.testing.assert_close(distance(a, b).double(), F.mse_loss(exact, b.double()), rtol=1e-5, atol=0)
+    torch.testing.assert_close(a.grad.double(), exact.grad, rtol=1e-4, atol=1e-6 * apart)
+    assert a.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def mirrored(x, generator):

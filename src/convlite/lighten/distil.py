@@ -89,8 +89,8 @@ def distil_(
             with torch.no_grad(), precision():
                 wanted = float_outputs(original(seen))
             given = float_outputs(light(seen))
-            loss = torch.stack([F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(given, wanted, scales)]).sum()
-            apart = [F.mse_loss(a, b.to(a.dtype)) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
+            loss = torch.stack([distance(a, b) / s for a, b, s in zip(given, wanted, scales)]).sum()
+            apart = [distance(a, b) / s for a, b, s in zip(ours.taken(), theirs.taken(), spreads)]
             if apart:
                 loss = loss + FEATURES * torch.stack(apart).mean()
             for each in labels:
@@ -121,6 +121,14 @@ def distil_(
                 descent.step()
                 say(f"distilling, step {epoch * steps_each + i + 1} of {steps}, loss {float(loss):.4f}")
     light.eval()
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference; unlike that of `F.mse_loss`, its gradient has channels where `a` has them.
+
+    On a CPU all that follows in the backward pass is then quicker.
+    """
+    return torch.linalg.vector_norm(a - b.to(a.dtype)).square() / a.numel()
 
 
 def rate_for(error: float, steps: int) -> float:
