@@ -123,12 +123,14 @@ class Study:
         """The plan for a budget with a latency, which the network that it leads to is measured to meet.
 
         The times of layers add up to a network's only nearly. So the network of each plan is measured whole, and
-        the next plan aims lower or higher by how much of the promised saving was there.
+        the next plan aims lower or higher by how much of the promised saving was there; not below the fastest that
+        there is, which may meet the latency although a measurement that something else disturbed says otherwise.
 
         Raises:
             InputError: no plan meets the budget, or none was measured to meet the latency.
         """
         known, limit = (self if self.ms else self.timed(budget, say)), budget.latency_ms or 0.0
+        least = known.ms + sum(min(one.ms for one in each) - each[0].ms for each in known.options.values())
         aim, fastest = limit, known.ms
         best: Plan | None = None
         for i in range(PLANS):
@@ -148,7 +150,7 @@ class Study:
                 break
             promised = known.ms - (plan.ms[1] if plan.ms else ms)
             kept = min(4.0, max(0.25, (known.ms - ms) / max(promised, 1e-9)))
-            aim = max(known.ms - (known.ms - (1 + NEAR) / 2 * limit) / kept, 1e-9)
+            aim = max(known.ms - (known.ms - (1 + NEAR) / 2 * limit) / kept, (1 + 1e-9) * least, 1e-9)
         if best is None:
             raise InputError(
                 f"No plan was measured to take {limit:.3g} ms: the fastest took {fastest:.3g}, the original "
