@@ -38,6 +38,11 @@ def test_the_distance_is_the_mean_squared_error_and_its_gradient_lies_in_memory_
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_distance_in_half_precision_is_no_larger_than_its_mean():
+    a = torch.ones(16, 16, 32, 32, dtype=torch.float16)  # 262,144 numbers: their sum is too large
+    assert float(distance(a, torch.zeros_like(a))) == pytest.approx(1, rel=1e-2)
+
+
 def mirrored(x, generator):
     """Half of the images."""
     turned = torch.rand(len(x), generator=generator) < 0.5
