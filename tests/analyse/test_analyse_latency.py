@@ -19,6 +19,14 @@ def test_rounds_are_interleaved_and_none_always_follows_the_same():
     assert all(one.runs == 4 and 0 <= one.q1 <= one.median <= one.q3 for one in found.values())
 
 
+def test_each_settles_before_it_is_timed(monkeypatch):
+    ran, clock = [], iter(range(10_000))
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: ran.append("|") or next(clock))
+    found = measure({name: lambda name=name: ran.append(name) for name in "ab"}, rounds=2, warmup=0, settle=2)
+    assert "".join(ran) == "|" + "aa|a|" + "bb|b|" + "bb|b|" + "aa|a|"
+    assert all(one.median == 1000 and one.runs == 2 for one in found.values())
+
+
 @pytest.mark.parametrize(("minimum", "rounds", "expected"), [(3, 20, 3), (7, 20, 7), (5, 2, 2)])
 def test_a_budget_ends_the_rounds_but_not_before_the_minimum(monkeypatch, minimum, rounds, expected):
     clock = iter(range(10_000))

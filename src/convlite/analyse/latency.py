@@ -109,6 +109,7 @@ def measure(
     warmup: int = 3,
     seconds: float | None = None,
     minimum: int = 5,
+    settle: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[Key, Timing]:
     """Time each function once a round, so that all meet the same state of the machine.
@@ -118,6 +119,8 @@ def measure(
     Arguments:
         rounds: how many timed rounds at most.
         warmup: rounds before them that are not timed.
+        settle: runs right before each timed one that are not timed: it then finds the caches and threads that it
+            has in steady service, not those that another function left.
         seconds: a budget: no further round begins after it, once `minimum` rounds are done.
         device: on "cuda" the GPU's own clock is read, with events; all work before a run is waited for.
 
@@ -140,6 +143,8 @@ def measure(
             break
         for i in range(len(names)):
             name = names[(done + i) % len(names)]
+            for _ in range(settle):
+                functions[name]()
             runs[name].append(timed(functions[name]))
     return {name: timing(values) for name, values in runs.items()}
 

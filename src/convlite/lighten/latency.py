@@ -21,7 +21,8 @@ from ..runtime.engines import load, runs_modules, threads_of
 from .answers import float_outputs
 from .plan import Budget, Option
 
-ROUNDS, SECONDS = 9, 0.05  # of a layer's timed runs, at most
+ROUNDS, SECONDS = (9, 30), (0.05, 8)  # of the timed runs of a layer, and of a network, at most
+SETTLE = 3  # runs of a network before a timed one
 TOGETHER = 8  # layers timed in turn, so that each meets the same state of the machine
 OPSET = 17  # of the graphs of single layers
 
@@ -65,7 +66,7 @@ def layer_times(
                 str(i): _runs(kind.layers(conv) if kind else (conv,), budget, Path(folder))
                 for i, (conv, kind) in enumerate(some)
             }
-            found = measure(runs, rounds=ROUNDS, seconds=SECONDS * len(some), minimum=3)
+            found = measure(runs, rounds=ROUNDS[0], seconds=SECONDS[0] * len(some), minimum=3)
             known |= {key: timing.median for key, timing in zip(some, found.values())}
     return {
         (path, option.kind): sum(known[conv, option.kind] for conv in calls[path])
@@ -74,21 +75,26 @@ def layer_times(
     }
 
 
-def network_time(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> float:
-    """Milliseconds of a whole network for one batch on the budget's engine, in the form in which it is run.
+def network_times(nets: Sequence[nn.Module], shape: tuple[int, ...], budget: Budget) -> list[float]:
+    """Milliseconds of whole networks for one batch on the budget's engine, in the form in which they are run.
+
+    They are timed in turn: what the machine's speed changes meanwhile, it changes for all.
 
     Raises:
-        InputError: the engine can't be used here, or can't express the network.
+        InputError: the engine can't be used here, or can't express a network.
     """
     images = np.random.default_rng(0).standard_normal((budget.batch, *shape), dtype=np.float32)
-    net = _Single(copy.deepcopy(net).cpu().eval())
     with tempfile.TemporaryDirectory() as folder:
-        if runs_modules(budget.engine):
-            source: Any = optimise(net, torch.zeros(2, *shape))
-        else:
-            source = export(net, Path(folder) / "network.onnx", (shape[0], shape[1], shape[2])).path
-        session = open_engine(source, budget.engine, threads=budget.threads)
-        return measure({"net": partial(session, images)}, rounds=30, seconds=5).popitem()[1].median
+        runs = {}
+        for i, net in enumerate(nets):
+            single = _Single(copy.deepcopy(net).cpu().eval())
+            if runs_modules(budget.engine):
+                source: Any = optimise(single, torch.zeros(2, *shape))
+            else:
+                source = export(single, Path(folder) / f"{i}.onnx", (shape[0], shape[1], shape[2])).path
+            runs[i] = partial(open_engine(source, budget.engine, threads=budget.threads), images)
+        found = measure(runs, rounds=ROUNDS[1], seconds=SECONDS[1] * len(nets), settle=SETTLE)
+    return [timing.median for timing in found.values()]
 
 
 class _Single(nn.Module):
