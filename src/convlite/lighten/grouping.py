@@ -38,7 +38,9 @@ def assigned(gain: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     n, groups = gain.shape
-    seats = gain.repeat_interleave(n // groups, dim=1)  # (n, n): a column for each place in a group
+    # what is the same for all rows decides nothing, and is most of what the search would have to find out
+    even = gain - gain.mean(0)
+    seats = even.repeat_interleave(n // groups, dim=1)  # (n, n): a column for each place in a group
     _, seat = linear_sum_assignment(seats.cpu().numpy(), maximize=True)
     return torch.from_numpy(seat).to(gain.device).div(n // groups, rounding_mode="floor")
 
