@@ -91,7 +91,7 @@ def test_shortcuts_are_let_go_once_they_are_taken():
     net = cl.create("resnet20").eval()
     convs = {path: layer.conv for path, layer in survey(net, (3, 32, 32)).layers.items()}
     images, modules = torch.randn(4, 3, 32, 32), dict(net.named_modules())
-    seen = observe(net, convs, images)
+    seen, _ = observe(net, convs, images)
     shortcuts, taken, alive = Shortcuts(modules, seen), [], []
 
     def take(path):

@@ -181,7 +181,7 @@ def test_a_plan_is_as_light_as_it_must_be_when_the_machine_changes_its_speed(kno
 
 
 def test_no_plan_is_measured_twice_running(known, monkeypatch):
-    """Two ways for each layer: between the plans that meet the latency widely and those that miss it is none."""
+    """Of two ways for each layer no choice comes between the one that meets the latency widely and the original."""
     timed, seen = made_up(known), []
     few = {path: [each[0], min(each, key=lambda one: one.ms)] for path, each in timed.options.items()}
     timed = dataclasses.replace(timed, options=few)
@@ -192,8 +192,8 @@ def test_no_plan_is_measured_twice_running(known, monkeypatch):
         return [dense / 1e3, seen[-1] / 1e3]
 
     monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", as_promised)
-    plan = timed.plan_within(cl.Budget(latency_ms=0.8 * timed.ms))
-    assert plan.ms[1] <= 0.8 * timed.ms and all(one != other for one, other in itertools.pairwise(seen))
+    plan = timed.plan_within(cl.Budget(latency_ms=0.9 * timed.ms))
+    assert plan.ms[1] < 0.8 * timed.ms and len(seen) == 1
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime"])

@@ -23,7 +23,7 @@ def images():
 
 def seen_by(net, images):
     layers = survey(net, tuple(images.shape[1:])).layers
-    return observe(net, {path: layer.conv for path, layer in layers.items()}, images)
+    return observe(net, {path: layer.conv for path, layer in layers.items()}, images)[0]
 
 
 @pytest.mark.parametrize("bias", [False, True])

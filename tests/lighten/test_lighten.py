@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 import convlite as cl
 from convlite.errors import InputError, RunError
 from convlite.lighten import Left, decompose, distil
-from convlite.lighten.answers import Answers
+from convlite.lighten.answers import Answers, answers
 from convlite.lighten.distil import blocks_of
 from convlite.lighten.observe import observe
 from convlite.lighten.record import Log
@@ -53,7 +54,7 @@ def test_promised_cost_is_the_cost(net, light):
 def test_promised_error_is_the_error_of_the_layer(net, light, images):
     """Each layer's predicted error, measured on the real inputs of the original's layer."""
     found = survey(net, (3, 12, 12))
-    seen = observe(net, {path: layer.conv for path, layer in found.layers.items()}, images)
+    seen, _ = observe(net, {path: layer.conv for path, layer in found.layers.items()}, images)
     modules = dict(net.named_modules())
     for step in light.plan.steps:
         conv, at = modules[step.path], seen[step.path]
@@ -73,12 +74,29 @@ def test_closed_form_error_is_exact(images):
     torch.manual_seed(2)
     one = nn.Conv2d(3, 16, 3, padding=1, bias=False)
     found = survey(one, (3, 12, 12))
-    seen = observe(one, {"": found.layers[""].conv}, images)[""]
+    seen = observe(one, {"": found.layers[""].conv}, images)[0][""]
     kind = cl.kinds.Separable(multiplier=1)
     module, error = decompose(one, kind, seen.sums.second[0] / seen.sums.rows)
     with torch.no_grad():
         made = (module(images) - one(images)).square().sum() / one(images).square().sum()
     assert error == pytest.approx(float(made), rel=1e-3)
+
+
+@pytest.mark.parametrize("first", [40, 64, 100])
+@pytest.mark.parametrize("make", [Awkward, partial(cl.create, "resnet20")])
+def test_one_run_sees_what_two_would(make, first):
+    """What layers do on the first images, and what the network answers to all; batches don't end where those do."""
+    torch.manual_seed(0)
+    net, images = make().eval(), torch.randn(150, 3, 12, 12)
+    convs = {path: layer.conv for path, layer in survey(net, (3, 12, 12)).layers.items()}
+    (seen, known), (alone, some) = observe(net, convs, images, first=first), observe(net, convs, images[:first])
+    assert len(some.images) == first and len(known.images) == 150
+    for out, expected in zip(known.outputs, answers(net, images).outputs):
+        assert torch.equal(out, expected)
+    for path, at in seen.items():
+        torch.testing.assert_close(at.wanted, alone[path].wanted)
+        torch.testing.assert_close(at.sums.second, alone[path].sums.second, rtol=1e-5, atol=1e-3)
+        assert at.sums.rows == alone[path].sums.rows
 
 
 def test_each_stage_is_recorded_and_refitting_helps(light):

@@ -82,6 +82,20 @@ def _scale(out: Tensor) -> float:
     return spread if spread > ROUNDINGS * power else power
 
 
+def outputs_of(net: nn.Module, batch: Tensor) -> list[Tensor]:
+    """The `float_outputs` of a network for a batch (N, C, H, W).
+
+    Raises:
+        InputError: it can't take the batch, or there are none.
+    """
+    try:
+        return float_outputs(net(batch))
+    except RuntimeError as error:
+        raise InputError(
+            f"The network can't take these {batch.dtype} images of {tuple(batch.shape[1:])}: {error}"
+        ) from error
+
+
 def answers(original: nn.Module, images: Tensor, labels: Tensor | None = None) -> Answers:
     """Run the original, in eval mode, over images (N, C, H, W).
 
@@ -93,12 +107,7 @@ def answers(original: nn.Module, images: Tensor, labels: Tensor | None = None) -
     parts: list[list[Tensor]] = []
     with torch.no_grad():
         for batch in images.split(batch_of(images)):
-            try:
-                found = float_outputs(original(batch))
-            except RuntimeError as error:
-                raise InputError(
-                    f"The network can't take these {batch.dtype} images of {tuple(batch.shape[1:])}: {error}"
-                ) from error
+            found = outputs_of(original, batch)
             for out in found:
                 if out.shape[:1] != batch.shape[:1]:
                     raise InputError(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .answers import outputs_of
+
 SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__}
 FAINT = 1e-3  # of the largest scale of a norm, below which a channel can't make up for anything
 
@@ -51,6 +53,9 @@ def around(net: nn.Module, paths: Collection[str], images: Tensor) -> dict[str, 
     Arguments:
         paths: of the convolutions.
         images: (N, C, H, W), a few.
+
+    Raises:
+        InputError: the network can't take them.
     """
     modules = dict(net.named_modules())
     norms = {
@@ -70,7 +75,7 @@ def around(net: nn.Module, paths: Collection[str], images: Tensor) -> dict[str, 
     ends = {modules[path]: after(path) for path in (*paths, *norms)}
     starts = {module: before(path) for path, module in modules.items()}
     with torch.no_grad(), _Sums() as sums, hooked(starts, before=True), hooked(ends):
-        net(images)
+        outputs_of(net, images)
     once = {path for path, count in Counter(path for path, _ in took).items() if count == 1}
     read_by = {id(x): path for path, x in took if path in norms and path in once}
     given = {path: y for path, y in gave if path in once}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .answers import Answers
 
 CALIBRATION = 1024  # images that closed forms and refits look at; more add little where maps are large
 PIXELS = 2**22  # of all those images, where more are needed, at most
@@ -72,20 +71,24 @@ def _labels(labels: list[Any], batches: list[Tensor], device: torch.device) -> T
     return torch.cat(labels).to(device)
 
 
-def split(known: Answers, seed: int, enough: int) -> tuple[Answers, Answers, Answers]:
+def split(images: Tensor, seed: int, enough: int) -> tuple[Tensor, slice, slice, slice]:
     """Images to train on, those of them to fit on, and others to measure on.
 
     Measured on are a fifth, drawn at random, CALIBRATION / 4 at most. Too few images to set any aside are used for
     all three.
 
     Arguments:
+        images: (N, C, H, W).
         enough: to fit on; at most so many are, or CALIBRATION, where that is more.
+
+    Returns:
+        A random order (N,) of the images, and where the three parts stand in it; those to fit on come first.
     """
-    count, pixels = len(known.images), math.prod(known.images.shape[2:])
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(known.images.device)
+    count, pixels = len(images), math.prod(images.shape[2:])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(images.device)
     held = min(count // 5, CALIBRATION // 4)
     held = held if held > 1 else 0
-    trained, unseen = order[held:], order[:held] if held else order
-    fitted = max(CALIBRATION, min(enough, PIXELS // pixels))
-    every = known[trained]
-    return every, every.first(fitted), known[unseen]
+    trained = count - held
+    fitted = min(trained, max(CALIBRATION, min(enough, PIXELS // pixels)))
+    unseen = slice(trained, count) if held else slice(count)
+    return order.roll(-held), slice(trained), slice(fitted), unseen

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Conv
-from .answers import batch_of
+from .answers import Answers, answers, batch_of
 from .around import Around, around, hooked
 from .patches import Sums, as_maps, read_outputs, read_patches, sample_positions, sized
 
@@ -55,53 +55,69 @@ def observe(
     net: nn.Module,
     convs: Mapping[str, Conv],
     images: Tensor,
+    labels: Tensor | None = None,
     *,
+    first: int | None = None,
     seed: int = 0,
-) -> dict[str, Observed]:
-    """Run `net` (in eval mode) over the images and see what each convolution does.
+) -> tuple[dict[str, Observed], Answers]:
+    """Run `net` (in eval mode) over the images, and see what it answers and what each convolution does.
 
     Arguments:
         convs: path → value with the size of its input.
-        images: (N, C, H, W).
+        images, labels: (N, C, H, W) and (N,), as for `answers`.
+        first: so many of the images, from the first on, are those on which convolutions are looked at; all unless
+            given.
+
+    Raises: what `answers` does.
     """
-    modules = dict(net.named_modules())
+    looked = images[:first]
+    modules, step = dict(net.named_modules()), batch_of(images)
     beside = around(net, [path for path in convs if isinstance(modules[path], nn.Conv2d)], images[:2])
     generator = torch.Generator().manual_seed(seed)
     seen: dict[str, Observed] = {}
     for path, value in convs.items():
-        positions = sample_positions(value, len(images), generator).to(images.device)
+        positions = sample_positions(value, len(looked), generator).to(images.device)
         seen[path] = Observed(
             value,
             positions,
-            images.new_empty(len(images), positions.shape[1], value.m),
+            images.new_empty(len(looked), positions.shape[1], value.m),
             Sums.empty(value, images.device),
             beside.get(path, Around()),
         )
     shortcuts = Shortcuts(modules, seen)
-    start, step = 0, batch_of(images)
+    here = slice(-step, 0)  # the images that run
+
+    def begin(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        nonlocal here
+        here = slice(here.start + step, here.stop + step)
 
     def look(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
             at = seen[path]
-            here = slice(start, start + step)
-            x, y = (as_maps(each, module, at.conv) for each in (args[0], y))
+            shortcut = shortcuts.take(path) if at.around.shortcut else None
+            count = len(looked[here])
+            if not count:
+                return
+            x, y = (as_maps(each, module, at.conv)[:count] for each in (args[0], y))
             layer, positions = sized(at.conv, x), at.positions[here]
             if layer != at.conv:  # it runs on maps of several sizes
-                positions = sample_positions(layer, len(images), generator)[: len(x)].to(x.device)
+                positions = sample_positions(layer, len(looked), generator)[: len(x)].to(x.device)
             given = read_outputs(y, positions)
             at.sums.add(read_patches(x, layer, positions), given.flatten(0, 1))
             if layer != at.conv:
                 return
             at.wanted[here] = given
-            if at.around.shortcut:
-                at.wanted[here] += at.shortcut(shortcuts.take(path), here)
+            if shortcut is not None:
+                at.wanted[here] += at.shortcut(shortcut[:count], here)
 
         return hook
 
-    with torch.no_grad(), shortcuts.held(), hooked({modules[path]: look(path) for path in convs}):
-        for start in range(0, len(images), step):
-            net(images[start : start + step])
-    return seen
+    with (
+        shortcuts.held(),
+        hooked({net: begin}, before=True),
+        hooked({modules[path]: look(path) for path in convs}),
+    ):
+        return seen, answers(net, images, labels)
 
 
 class Shortcuts:

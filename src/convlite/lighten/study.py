@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..kinds import Kind
 from ..models.surgery import replace_
-from .answers import Answers, answers
+from .answers import Answers
 from .calibrate import RIDGE, fitted
 from .choose import choose
 from .curvature import IMAGES, curvatures
@@ -235,12 +235,15 @@ def study(
     say("counting")
     found = survey(original, tuple(pool.shape[1:]))
     enough = images_for(layer.conv for layer in found.layers.values())
-    trained, sample, unseen = split(answers(original, pool, labels), seed, enough)
-    say(f"observing {len(found.layers)} layers on {len(sample.images)} images")
-    seen = observe(original, {path: layer.conv for path, layer in found.layers.items()}, sample.images, seed=seed)
+    order, trained, sample, unseen = split(pool, seed, enough)
+    pool, labels = pool[order], None if labels is None else labels[order]
+    say(f"observing {len(found.layers)} layers on {sample.stop} images")
+    convs = {path: layer.conv for path, layer in found.layers.items()}
+    seen, known = observe(original, convs, pool, labels, first=sample.stop, seed=seed)
     say(f"seeing what the outputs feel of {len(found.layers)} layers")
     # of few patches, forms with much to choose lose several times less than of others: those others are asked first
-    asked = torch.cat([unseen.images, sample.images[: max(0, IMAGES - len(unseen.images))]])
+    aside = pool[unseen]
+    asked = torch.cat([aside, pool[sample][: max(0, IMAGES - len(aside))]])
     felt = curvatures(original, seen, asked, seed=seed)
     options, mixes = {}, {}
     for i, (path, layer) in enumerate(found.layers.items()):
@@ -249,7 +252,8 @@ def study(
         module: Any = original.get_submodule(path)
         mixes[path] = own.root(at.sums.target(module.weight, centred=at.free, ridge=RIDGE).second)
         options[path] = options_of(module, layer, at, own, mixes[path])
-    return Study(net, original, found, options, seen, mixes, trained, sample, unseen, len(pool), seed)
+    parts = known[trained], known[sample], known[unseen]
+    return Study(net, original, found, options, seen, mixes, *parts, len(pool), seed)
 
 
 def laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
