@@ -69,7 +69,7 @@ def refit_(
             kind = kinds[path]
             if kind is None:
                 best = target.weight
-                put_(modules, dense, path, at, Factors((best,), best), bias_for(best, at, sums))
+                put_(modules, dense, path, at, Factors((best,), torch.clone), bias_for(best, at, sums))
                 return
             begun = [layer.weight for layer in factors_in(modules[path])]
             put_(modules, dense, path, at, *fitted(kind, at, mixes[path], target, sums, begun))
@@ -141,7 +141,7 @@ def fitted(
         begun: as for `fit`.
     """
     mix = mix_for(kind, mix)
-    factors = fit(kind, at.conv, target.mixed(mix), begun).unmixed(mix)
+    factors = fit(kind, at.conv, target.mixed(mix), begun).mixed(torch.linalg.inv(mix))
     return factors, bias_for(factors.kernel, at, sums)
 
 

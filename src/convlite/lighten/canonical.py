@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..kinds import Bottleneck
+from .compose import of_canonical, products
 from .form import Factors, Form, falling, widened
 from .target import Prefixes, Target, lower, solve
 
@@ -67,7 +68,7 @@ class Canonical(Form):
     @cached_property
     def _shared(self) -> Prefixes:
         """Of the terms to begin with, for every rank at which there are no tries."""
-        terms = _terms(*self._begin)
+        terms = products(*self._begin)
         return Prefixes(terms @ self.target.second @ terms.mT, terms @ self.target.cross.mT)
 
     def _begin_with(self, inputs: Tensor, pixels: Tensor) -> None:
@@ -89,13 +90,13 @@ class Canonical(Form):
             inputs, pixels = self._nearer(inputs, pixels, tries)
             if not self.alone and tries < most:
                 self._begin_with(inputs, pixels)
-        terms = _terms(inputs, pixels)
+        terms = products(inputs, pixels)
         as_begun = begun is None and tries < LEAST
         last = self._shared.last(r) if as_begun else _last(self.target, terms)[0].mT  # (G, m, R)
         first, spatial = inputs[..., None, None], pixels.view(self.g, r, 1, self.kh, self.kw)
         first, expand = widened((first, last[..., None, None]), wanted - r)
         spatial = torch.cat([spatial, spatial.new_zeros(self.g, wanted - r, *spatial.shape[2:])], dim=1)
-        return Factors((first, spatial, expand), last @ terms)
+        return Factors((first, spatial, expand), of_canonical)
 
     def _nearer(self, inputs: Tensor, pixels: Tensor, tries: int) -> tuple[Tensor, Tensor]:
         """Terms that lose less, of length 1, after so many tries of others (Liu and Nocedal 1989)."""
@@ -103,7 +104,7 @@ class Canonical(Form):
         energy, target = float(each.sum()), self.target
         if not self.alone or self.c * self.kk > DOUBLE:
             target = replace(target, second=target.second.float(), cross=target.cross.float())
-        terms = _terms(inputs, pixels).to(target.second)
+        terms = products(inputs, pixels).to(target.second)
         last, seen, explained = _last(target, terms)
         power = target.second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # (G, 1, 1)
         curvature = last.square().sum(2, keepdim=True).double() * power / max(energy, 1e-300)  # (G, R, 1)
@@ -118,7 +119,7 @@ class Canonical(Form):
         def lost() -> Tensor:
             """The part of the energy that is lost; its gradient is left in `x.grad`."""
             inputs, pixels = _directions(x, self.c)
-            terms = _terms(inputs, pixels).to(target.second)
+            terms = products(inputs, pixels).to(target.second)
             last, seen, explained = _last(target, terms, ridge)
             # ∂/∂terms: the last factor, being best, adds none
             felt = (last @ (last.mT @ seen - target.cross)).double().view(*inputs.shape, self.kk)  # (G, R, C, K²)
@@ -154,8 +155,3 @@ def _turned(x: Tensor, gradient: Tensor) -> Tensor:
     length = x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
     unit = x / length
     return (gradient - unit * (unit * gradient).sum(-1, keepdim=True)) / length
-
-
-def _terms(inputs: Tensor, pixels: Tensor) -> Tensor:
-    """The products of inputs (G, R, C) and pixels (G, R, K²): (G, R, D)."""
-    return (inputs[..., None] * pixels[:, :, None]).flatten(2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..kinds import Asymmetric, Bottleneck, Conv, Kind, LowRank, Permuted, Separable
 from .canonical import Canonical
+from .compose import of_bottleneck, of_columns, of_groups, of_outputs, of_slices, of_terms
 from .form import Factors, Form, falling, rank_of, widened
 from .grouping import assigned, partition
 from .target import Prefixes, Target, leading, lower, solve, strongest
@@ -140,13 +141,12 @@ class _Sliced(Form):
             filters = filters / filters.flatten(2).norm(dim=2).clamp_min(1e-300)[..., None, None]
             gram, right = self._moments(filters)
             last = solve(gram, right).mT.reshape(g, m, r, s)
-        kernel = torch.einsum("gmrs,gsrk->gmsk", last, filters).reshape(g, m, -1)
         if isinstance(kind, Separable):  # t·C + c is term t of channel c
-            first = filters.transpose(1, 2)
+            first, compose = filters.transpose(1, 2), partial(of_terms, s)
         else:  # a slice's terms stand together
-            first, last = filters, last.transpose(2, 3)
+            first, last, compose = filters, last.transpose(2, 3), partial(of_slices, s)
         weights = first.reshape(g, r * s, -1, self.kh, self.kw), last.reshape(g, m, r * s, 1, 1)
-        return Factors(weights, kernel)
+        return Factors(weights, compose)
 
 
 class _PointwiseFirst(Form):
@@ -174,9 +174,9 @@ class _PointwiseFirst(Form):
                 seen = (a[:, None] @ half).view(n, r * kk, r * kk)
                 d = solve(seen, (a @ wanted).view(n, -1, 1)).view(n, r, kk)
             depthwise[some], pointwise[some] = d, a
-        kernel = torch.einsum("mrc,mrk->mck", pointwise, depthwise).reshape(1, m, c * kk)
         terms = pointwise.transpose(0, 1)  # t·M + m is term t of channel m
-        return Factors((terms.reshape(1, r * m, c, 1, 1), depthwise.view(1, m, r, self.kh, self.kw)), kernel)
+        weights = terms.reshape(1, r * m, c, 1, 1), depthwise.view(1, m, r, self.kh, self.kw)
+        return Factors(weights, of_outputs)
 
 
 class _Asymmetric(Form):
@@ -198,9 +198,8 @@ class _Asymmetric(Form):
         wanted = rank_of(kind, self.dense)
         rank = min(wanted, self._vertical.shape[1])
         vertical, horizontal = self._vertical[:, :rank], self._shared.last(rank * kw).reshape(g, m, rank, kw)
-        kernel = torch.einsum("gmrj,grx->gmxj", horizontal, vertical).reshape(g, m, c * kh * kw)
         weights = vertical.reshape(g, rank, c, kh, 1), horizontal.reshape(g, m, rank, 1, kw)
-        return Factors(widened(weights, wanted - rank), kernel)
+        return Factors(widened(weights, wanted - rank), of_columns)
 
 
 class _LowRank(Form):
@@ -217,7 +216,7 @@ class _LowRank(Form):
         expand = self._outputs[..., :rank]  # (G, m, R)
         spatial = expand.mT @ self.target.weight  # (G, R, D)
         weights = spatial.view(self.g, rank, self.c, self.kh, self.kw), expand[..., None, None]
-        return Factors(widened(weights, wanted - rank), expand @ spatial)
+        return Factors(widened(weights, wanted - rank), partial(of_slices, 1))
 
 
 class _Bottleneck(Form):
@@ -240,14 +239,13 @@ class _Bottleneck(Form):
         return falling(explained.mT @ explained)
 
     def fit(self, kind: Bottleneck) -> Factors:
-        g, m, c, kk = self.g, self.m, self.c, self.kk
+        g, kk = self.g, self.kk
         a, b = self._ranks(kind)
         reduce, core = self._reduce[:, :a], self._shared.last(a * kk)  # (G, a, C), (G, m, a·K²)
         expand = self._outputs(a)[1][..., :b]  # (G, m, b)
         spatial = (expand.mT @ core).view(g, b, a, kk)
-        kernel = torch.einsum("gmb,gbak,gac->gmck", expand, spatial, reduce).reshape(g, m, c * kk)
         weights = reduce[..., None, None], spatial.view(g, b, a, self.kh, self.kw), expand[..., None, None]
-        return Factors(weights, kernel)
+        return Factors(weights, of_bottleneck)
 
     def _ranks(self, kind: Bottleneck) -> tuple[int, int]:
         a, b = kind.ranks(self.dense)
@@ -278,9 +276,8 @@ class _Permuted(Form):
         outputs = assigned((each * right).sum(1).T)  # what they explain decides where an output belongs
         out = outputs.argsort(stable=True)  # (M,)
         rows = each.permute(0, 2, 1)[outputs[out], out]  # (M, D/g), group by group
-        kernel = torch.zeros_like(self.target.weight)
-        kernel[0, out[:, None], columns[outputs[out]]] = rows
-        return Factors((rows.reshape(1, m, c // g, self.kh, self.kw),), kernel, (into, out))
+        orders = into, out
+        return Factors((rows.reshape(1, m, c // g, self.kh, self.kw),), partial(of_groups, orders), orders)
 
 
 def _projected(directions: Tensor, target: Target, inner: int) -> Prefixes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,25 +14,32 @@ from ..kinds import Bottleneck, Conv, LowRank, Permuted, Separable
 from .target import Target
 
 
+@dataclass(frozen=True, eq=False)
 class Factors:
-    """Weights of a kind's primitive convolutions, in order, and the dense kernel (G, m, D) they compose to.
+    """Weights of a kind's primitive convolutions, in order.
 
-    A weight is that of all groups (G, outputs, inputs, Kh, Kw). Where a kind permutes channels, `orders` says which
-    input and which output channel stands in each place.
+    Arguments:
+        weights: each of all groups (G, outputs, inputs, Kh, Kw).
+        compose: of such weights, the dense kernel (G, m, D) that does what they do.
+        orders: where a kind permutes channels, which input and which output channel stands in each place.
     """
 
-    def __init__(
-        self, weights: tuple[Tensor, ...], kernel: Tensor, orders: tuple[Tensor, Tensor] | None = None
-    ) -> None:
-        self.weights, self.kernel, self.orders = weights, kernel, orders
+    weights: tuple[Tensor, ...]
+    compose: Callable[..., Tensor]
+    orders: tuple[Tensor, Tensor] | None = None
 
-    def unmixed(self, mix: Tensor) -> Factors:
-        """What gives y where these give `mix` (G, m, m) times y, group by group."""
+    @property
+    def kernel(self) -> Tensor:
+        """The dense kernel (G, m, D), worked out each time: it may be much larger than the weights."""
+        return self.compose(*self.weights)
+
+    def mixed(self, mix: Tensor) -> Factors:
+        """What gives `mix` (G, m, m) times y where these give y, group by group."""
         *others, last = self.weights
         places = slice(None) if self.orders is None else self.orders[1]
         wanted = slice(None) if self.orders is None else self.orders[1].argsort()
-        last = torch.linalg.solve(mix, last[:, wanted].flatten(2)).reshape(last.shape)[:, places]
-        return Factors((*others, last), torch.linalg.solve(mix, self.kernel), self.orders)
+        last = (mix @ last[:, wanted].flatten(2)).reshape(last.shape)[:, places]
+        return replace(self, weights=(*others, last))
 
 
 class Form(ABC):

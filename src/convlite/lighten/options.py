@@ -46,7 +46,7 @@ def options_of(
             form = form_of(shares[first], at.conv.one_group, target.mixed(mixes), most)
             unmix = torch.linalg.inv(mixes)
             for kind, share in shares.items():
-                kernel = unmix @ form.fit(share).kernel  # (G, m, D)
+                kernel = form.fit(share).mixed(unmix).kernel  # (G, m, D)
                 lost[kind] = _lost(target, kernel)
                 yield kernel.flatten(0, 1) - dense
 
