@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.surgery import replace_
-from ..train.allocator import freed_memory_kept
+from ..train.allocator import freed_memory_kept, hand_back_freed_memory
 from .calibrate import put_, refit_, restate_norms_
 from .distil import Augment, blocks_of, distil_
 from .plan import Plan
@@ -83,6 +83,7 @@ def _fitted(known: Study, plan: Plan, log: Log) -> nn.Module:
         kinds = {step.path: step.kind for step in plan.steps}
         once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if len(layer.calls) == 1}
         images = known.sample.images
+        hand_back_freed_memory()  # a refit has the maps of all images in memory at once
         with freed_memory_kept() if images.numel() < KEPT else nullcontext():
             log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, images))
             log.stage("batch norms", light, lambda: restate_norms_(light, images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from .target import Target, solve
 
 RIDGE = 1e-3  # pull towards the original kernel, relative to the mean power of the inputs
 RIDGES = (1e-4, RIDGE, 1e-2, 1e-1)  # rising; of which a refit takes what images set aside show to be the best
+FIRST = 2  # that is tried: where a layer is wide, and a try takes long, images are few for it, and much is best
 ASIDE = 5  # every so many batches, one is set aside for that
 
 
@@ -91,16 +93,16 @@ def ridge_of(own: Sums, aside: Sums, weight: Tensor, *, centred: bool) -> float:
         return RIDGE
     unseen = aside.target(weight, centred=centred)
 
-    def lost(ridge: float) -> float:
-        return float(unseen.error(best_for(own.target(weight, centred=centred, ridge=ridge))).sum())
+    @cache
+    def lost(i: int) -> float:
+        fitted = best_for(own.target(weight, centred=centred, ridge=RIDGES[i]))
+        return float(unseen.error(fitted).sum())
 
-    best, *others = RIDGES
-    least = lost(best)
-    for ridge in others:  # beyond the first that is worse, none is likely to be better
-        if (loss := lost(ridge)) >= least:
-            break
-        best, least = ridge, loss
-    return best
+    best = FIRST
+    for step in (1, -1):  # beyond one that is worse, none is likely to be better
+        while 0 <= best + step < len(RIDGES) and lost(best + step) < lost(best):
+            best += step
+    return RIDGES[best]
 
 
 def put_(
@@ -155,9 +157,12 @@ def bias_for(kernel: Tensor, at: Observed, sums: Sums) -> Tensor | None:
 
 def mix_for(kind: Kind, mix: Tensor) -> Tensor:
     """What a kind's last layer can undo: all of the roots (G, m, m), or, where it sees few channels, each apart."""
-    if isinstance(kind, Permuted) or (isinstance(kind, Separable) and kind.order == "pointwise_first"):
-        return (mix @ mix).diagonal(dim1=1, dim2=2).sqrt().diag_embed()
-    return mix
+    return (mix @ mix).diagonal(dim1=1, dim2=2).sqrt().diag_embed() if sees_few(kind) else mix
+
+
+def sees_few(kind: Kind) -> bool:
+    """Whether each channel of a kind's last layer sees only some of those before it."""
+    return isinstance(kind, Permuted) or (isinstance(kind, Separable) and kind.order == "pointwise_first")
 
 
 def restate_norms_(light: nn.Module, images: Tensor) -> None:

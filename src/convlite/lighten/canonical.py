@@ -17,7 +17,7 @@ from .target import Prefixes, Target, lower, solve
 
 TRIES = 48, 400  # of other terms: as one of many ranks, and alone;
 AGAIN = 100  # and of those that have begun
-WORK = 2**34, 2**38  # multiply-accumulates beyond which there are fewer
+WORK = 2**33, 2**37  # multiply-accumulates beyond which there are fewer
 DOUBLE = 1024  # numbers of a patch, beyond which tries are in single precision, as are those of one of many ranks
 TOGETHER = 2  # times as many where there are groups, which take their steps together: what suits one may not others
 LEAST = 4  # tries, below which the terms to begin with are the last ones

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROUNDS = 10  # of turns between outputs and inputs; mostly three or four change nothing more
+TURNS, STEP = 10, 0.7  # of prices, each so far towards what would level demand if the other prices stayed
+MANY = 128  # rows, below which an assignment takes no longer than prices do
 
 
 def partition(use: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -38,11 +40,24 @@ def assigned(gain: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     n, groups = gain.shape
-    # what is the same for all rows decides nothing, and is most of what the search would have to find out
-    even = gain - gain.mean(0)
-    seats = even.repeat_interleave(n // groups, dim=1)  # (n, n): a column for each place in a group
+    seats = _levelled(gain).repeat_interleave(n // groups, dim=1)  # (n, n): a column for each place in a group
     _, seat = linear_sum_assignment(seats.cpu().numpy(), maximize=True)
     return torch.from_numpy(seat).to(gain.device).div(n // groups, rounding_mode="floor")
+
+
+def _levelled(gain: Tensor) -> Tensor:
+    """Gains (n, groups) less a price for each group, at which nearly as many rows want it as have a place in it.
+
+    Prices that all rows pay alike change no assignment; but to find them is most of the work of finding it.
+    """
+    n, groups = gain.shape
+    gain = gain - gain.mean(0)
+    for _ in range(TURNS if n >= MANY and groups > 1 else 0):
+        best = gain.topk(2, dim=1)
+        others = best.values[:, :1].expand(-1, groups).scatter(1, best.indices[:, :1], best.values[:, 1:])
+        wanted = (gain - others).topk(n // groups + 1, dim=0).values  # (n / groups + 1, groups), falling
+        gain = gain - STEP * wanted[-2:].mean(0)
+    return gain
 
 
 def _alike(use: Tensor, groups: int) -> Tensor:

@@ -9,46 +9,46 @@ import torch
 from torch import Tensor, nn
 
 from ..kinds import Kind, LowRank
-from .calibrate import RIDGE, mix_for
+from .calibrate import RIDGE, mix_for, sees_few
 from .candidates import candidates
 from .curvature import Curvature
 from .fit import family, form_of, share_of
 from .form import rank_of
-from .observe import Observed
 from .plan import Option
 from .survey import Layer
 from .target import Target
 
 
 def options_of(
-    module: nn.Conv2d | nn.Linear, layer: Layer, at: Observed, felt: Curvature, mix: Tensor
+    module: nn.Conv2d | nn.Linear, layer: Layer, target: Target, felt: Curvature, mix: Tensor
 ) -> list[Option]:
     """The layer as it is first, then every candidate.
 
     Arguments:
         module: the layer.
         layer: its value and how often it runs.
-        at: what was observed there.
+        target: of the layer on its own inputs, made with RIDGE.
         felt, mix: how the outputs feel it, and the roots of that for its channels.
     """
-    target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
-    energy = max(_energy(target), 1e-300)
+    energy, conv = max(_energy(target), 1e-300), felt.at.conv
     dense = module.weight.detach().flatten(1)  # (M, D)
-    tried = [kind for kind in candidates(at.conv) if isinstance(module, nn.Conv2d) or isinstance(kind, LowRank)]
+    tried = [kind for kind in candidates(conv) if isinstance(module, nn.Conv2d) or isinstance(kind, LowRank)]
+    tried.sort(key=lambda kind: (sees_few(kind), family(kind)))
     lost: dict[Kind, float] = {}
 
     def changes() -> Iterator[Tensor]:  # one after the other, as they may be large
-        for _, alike in groupby(sorted(tried, key=family), family):
-            shares = {kind: share_of(kind, at.conv) for kind in alike}
-            first = next(iter(shares))
-            most = max(rank_of(share, at.conv.one_group) for share in shares.values())
+        for _, some in groupby(tried, sees_few):
+            first, *others = some
             mixes = mix_for(first, mix)
-            form = form_of(shares[first], at.conv.one_group, target.mixed(mixes), most)
-            unmix = torch.linalg.inv(mixes)
-            for kind, share in shares.items():
-                kernel = form.fit(share).mixed(unmix).kernel  # (G, m, D)
-                lost[kind] = _lost(target, kernel)
-                yield kernel.flatten(0, 1) - dense
+            mixed, unmix = target.mixed(mixes), torch.linalg.inv(mixes)
+            for _, alike in groupby((first, *others), family):
+                shares = {kind: share_of(kind, conv) for kind in alike}
+                most = max(rank_of(share, conv.one_group) for share in shares.values())
+                form = form_of(next(iter(shares.values())), conv.one_group, mixed, most)
+                for kind, share in shares.items():
+                    kernel = form.fit(share).mixed(unmix).kernel  # (G, m, D)
+                    lost[kind] = _lost(target, kernel)
+                    yield kernel.flatten(0, 1) - dense
 
     effects = felt.effects(changes())
     made = [

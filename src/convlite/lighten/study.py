@@ -250,8 +250,9 @@ def study(
         say(f"trying kinds and ranks, layer {i + 1} of {len(found.layers)}")
         own, at = felt.pop(path), seen[path]  # they are large: each goes once it is used
         module: Any = original.get_submodule(path)
-        mixes[path] = own.root(at.sums.target(module.weight, centred=at.free, ridge=RIDGE).second)
-        options[path] = options_of(module, layer, at, own, mixes[path])
+        target = at.sums.target(module.weight, centred=at.free, ridge=RIDGE)
+        mixes[path] = own.root(target.second)
+        options[path] = options_of(module, layer, target, own, mixes[path])
     parts = known[trained], known[sample], known[unseen]
     return Study(net, original, found, options, seen, mixes, *parts, len(pool), seed)
 

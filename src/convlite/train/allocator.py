@@ -34,9 +34,21 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         if kept:
             _set({M_MMAP_MAX: MAPPED, M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: 2 * LARGEST})
-            ctypes.CDLL(None).malloc_trim(0)
+            hand_back_freed_memory()
+
+
+def hand_back_freed_memory() -> None:
+    """Let what is free go back to the system, also from between what is in use, which glibc does not by itself."""
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 def _set(limits: dict[int, int]) -> bool:
-    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    mallopt = _of_glibc("mallopt")
     return mallopt is not None and all(mallopt(name, value) for name, value in limits.items())
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the allocator, or None."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
