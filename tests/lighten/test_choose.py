@@ -17,7 +17,7 @@ from convlite.cost import Cost
 from convlite.errors import InputError
 from convlite.kinds import LowRank
 from convlite.lighten.choose import GAP, choose
-from convlite.lighten.latency import network_times
+from convlite.lighten.latency import network_times, opened
 from convlite.lighten.plan import Option, uses
 
 amounts = st.integers(1, 1000)
@@ -130,34 +130,39 @@ def test_a_plan_for_a_latency_promises_what_its_layers_take(known):
         timed.plan(cl.Budget(latency_ms=1e-3))
 
 
+def measured_as(monkeypatch, times):
+    """Networks are not run: `times` says from the MACs of the two what they take. What it was asked is listed."""
+    seen = []
+
+    def network_times(*nets):
+        dense, light = (cl.analyse(net, (3, 12, 12)).macs / 1e3 for net in nets)
+        seen.append(light)
+        return times(dense, light, len(seen))
+
+    study = sys.modules["convlite.lighten.study"]
+    monkeypatch.setattr(study, "network_times", network_times)
+    monkeypatch.setattr(study, "opened", lambda net, *_: net)
+    return seen
+
+
 def test_plans_are_measured_until_one_meets_the_latency(known, monkeypatch):
     """A network saves two thirds of the time that its layers promised: the first plan misses, a later one not."""
-    timed, seen = made_up(known), []
-    dense = timed.survey.cost.macs
-
-    def slower(nets, shape, budget):
-        seen.append(cl.analyse(nets[1], shape).macs)
-        return [dense / 1e3, (dense - (dense - seen[-1]) * 2 / 3) / 1e3]
-
-    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", slower)
+    timed = made_up(known)
+    seen = measured_as(monkeypatch, lambda dense, light, _: (dense, dense - (dense - light) * 2 / 3))
     limit = 0.6 * timed.ms
     plan = timed.plan_within(cl.Budget(latency_ms=limit))
     assert len(seen) > 1 and plan.ms[1] <= limit
-    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", lambda *_: [timed.ms, 2 * timed.ms])
+    measured_as(monkeypatch, lambda dense, light, _: (dense, 2 * dense))
     with pytest.raises(InputError, match=r"No plan was measured|can't be met"):
         timed.plan_within(cl.Budget(latency_ms=limit))
 
 
 def test_one_measurement_that_was_disturbed_is_not_the_end(known, monkeypatch):
     """The first network that is measured seems to save a tenth of what it does: no plan reaches so low an aim."""
-    timed, seen = made_up(known), []
-    dense = timed.survey.cost.macs
-
-    def disturbed(nets, shape, budget):
-        seen.append(cl.analyse(nets[1], shape).macs)
-        return [dense / 1e3, (dense - (dense - seen[-1]) * (0.1 if len(seen) == 1 else 1.0)) / 1e3]
-
-    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", disturbed)
+    timed = made_up(known)
+    seen = measured_as(
+        monkeypatch, lambda dense, light, i: (dense, dense - (dense - light) * (0.1 if i == 1 else 1.0))
+    )
     limit = 0.6 * timed.ms
     plan = timed.plan_within(cl.Budget(latency_ms=limit))
     assert len(seen) > 2 and 0.9 * limit <= plan.ms[1] <= limit
@@ -166,32 +171,20 @@ def test_one_measurement_that_was_disturbed_is_not_the_end(known, monkeypatch):
 @pytest.mark.parametrize("pace", [0.8, 1.25])
 def test_a_plan_is_as_light_as_it_must_be_when_the_machine_changes_its_speed(known, monkeypatch, pace):
     """After the layers were timed: what networks take now is what counts, and what the plan promises."""
-    timed, seen = made_up(known), []
-    dense = timed.survey.cost.macs
-
-    def now(nets, shape, budget):
-        seen.append(cl.analyse(nets[1], shape).macs)
-        return [pace * dense / 1e3, pace * seen[-1] / 1e3]
-
-    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", now)
+    timed = made_up(known)
+    seen = measured_as(monkeypatch, lambda dense, light, _: (pace * dense, pace * light))
     limit = 0.6 * timed.ms
     plan = timed.plan_within(cl.Budget(latency_ms=limit))
-    assert plan.ms == pytest.approx((pace * dense / 1e3, pace * plan.after.macs / 1e3))
+    assert plan.ms == pytest.approx((pace * timed.ms, pace * plan.after.macs / 1e3))
     assert 0.9 * limit <= plan.ms[1] <= limit and len(seen) == 2
 
 
 def test_no_plan_is_measured_twice_running(known, monkeypatch):
     """Of two ways for each layer no choice comes between the one that meets the latency widely and the original."""
-    timed, seen = made_up(known), []
+    timed = made_up(known)
     few = {path: [each[0], min(each, key=lambda one: one.ms)] for path, each in timed.options.items()}
     timed = dataclasses.replace(timed, options=few)
-    dense = timed.survey.cost.macs
-
-    def as_promised(nets, shape, budget):
-        seen.append(cl.analyse(nets[1], shape).macs)
-        return [dense / 1e3, seen[-1] / 1e3]
-
-    monkeypatch.setattr(sys.modules["convlite.lighten.study"], "network_times", as_promised)
+    seen = measured_as(monkeypatch, lambda dense, light, _: (dense, light))
     plan = timed.plan_within(cl.Budget(latency_ms=0.9 * timed.ms))
     assert plan.ms[1] < 0.8 * timed.ms and len(seen) == 1
 
@@ -207,4 +200,5 @@ def test_every_option_is_timed_on_the_engine(known, engine):
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
 def test_networks_with_several_outputs_are_timed_whole(engine):
     net = Awkward().eval()
-    assert min(network_times([net, net], (3, 12, 12), cl.Budget(latency_ms=1.0, engine=engine))) > 0
+    run = opened(net, (3, 12, 12), cl.Budget(latency_ms=1.0, engine=engine))
+    assert min(network_times(run, run)) > 0

@@ -75,25 +75,25 @@ def layer_times(
     }
 
 
-def network_times(nets: Sequence[nn.Module], shape: tuple[int, ...], budget: Budget) -> list[float]:
-    """Milliseconds of whole networks for one batch on the budget's engine, in the form in which they are run.
-
-    They are timed in turn: what the machine's speed changes meanwhile, it changes for all.
+def opened(net: nn.Module, shape: tuple[int, ...], budget: Budget) -> Callable[[], object]:
+    """What runs a whole network for one batch on the budget's engine, in the form in which it is run there.
 
     Raises:
-        InputError: the engine can't be used here, or can't express a network.
+        InputError: the engine can't be used here, or can't express the network.
     """
     images = np.random.default_rng(0).standard_normal((budget.batch, *shape), dtype=np.float32)
+    single = _Single(copy.deepcopy(net).cpu().eval())
     with tempfile.TemporaryDirectory() as folder:
-        runs = {}
-        for i, net in enumerate(nets):
-            single = _Single(copy.deepcopy(net).cpu().eval())
-            if runs_modules(budget.engine):
-                source: Any = optimise(single, torch.zeros(2, *shape))
-            else:
-                source = export(single, Path(folder) / f"{i}.onnx", (shape[0], shape[1], shape[2])).path
-            runs[i] = partial(open_engine(source, budget.engine, threads=budget.threads), images)
-        found = measure(runs, rounds=ROUNDS[1], seconds=SECONDS[1] * len(nets), settle=SETTLE)
+        if runs_modules(budget.engine):
+            source: Any = optimise(single, torch.zeros(2, *shape))
+        else:
+            source = export(single, Path(folder) / "network.onnx", (shape[0], shape[1], shape[2])).path
+        return partial(open_engine(source, budget.engine, threads=budget.threads), images)
+
+
+def network_times(*runs: Callable[[], object]) -> list[float]:
+    """Milliseconds of what `opened` gave, timed in turn: what changes the machine's speed meets all alike."""
+    found = measure(dict(enumerate(runs)), rounds=ROUNDS[1], seconds=SECONDS[1] * len(runs), settle=SETTLE)
     return [timing.median for timing in found.values()]
 
 

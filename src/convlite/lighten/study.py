@@ -20,7 +20,7 @@ from .choose import choose
 from .curvature import IMAGES, curvatures
 from .form import Factors
 from .images import gather, split
-from .latency import check_engine, layer_times, network_times
+from .latency import check_engine, layer_times, network_times, opened
 from .observe import Observed, observe
 from .options import options_of
 from .patches import images_for
@@ -115,7 +115,7 @@ class Study:
         """
         check_engine(budget)
         calls = {path: layer.calls for path, layer in self.survey.layers.items()}
-        (whole,) = network_times([self.net], self.survey.input, budget)
+        (whole,) = network_times(opened(self.net, self.survey.input, budget))
         ms = layer_times(self.options, calls, budget, say)
         return self.with_times(ms, whole)
 
@@ -135,6 +135,7 @@ class Study:
         """
         known, limit = (self if self.ms else self.timed(budget, say)), budget.latency_ms or 0.0
         least = known.ms + sum(min(one.ms for one in each) - each[0].ms for each in known.options.values())
+        run_dense = opened(self.net, self.survey.input, budget)
         aim, fastest = limit, (known.ms, known.ms)
         best: Plan | None = None
         tried: Plan | None = None
@@ -150,7 +151,7 @@ class Study:
             tried = plan
             say(f"measuring plan {i + 1} on {budget.engine}")
             light = replace_(copy.deepcopy(self.net).eval(), {step.path: step.kind for step in plan.steps})
-            dense, ms = network_times([self.net, light], self.survey.input, budget)
+            dense, ms = network_times(run_dense, opened(light, self.survey.input, budget))
             fastest = min(fastest, (ms, dense))
             if ms <= limit and (best is None or plan.error < best.error):
                 best = replace(plan, ms=(dense, ms))
