@@ -115,7 +115,8 @@ class Study:
         """
         check_engine(budget)
         calls = {path: layer.calls for path, layer in self.survey.layers.items()}
-        (whole,) = network_times(opened(self.net, self.survey.input, budget))
+        with opened(self.net, self.survey.input, budget) as run:
+            (whole,) = network_times(run)
         ms = layer_times(self.options, calls, budget, say)
         return self.with_times(ms, whole)
 
@@ -135,33 +136,31 @@ class Study:
         """
         known, limit = (self if self.ms else self.timed(budget, say)), budget.latency_ms or 0.0
         least = known.ms + sum(min(one.ms for one in each) - each[0].ms for each in known.options.values())
-        run_dense = opened(self.net, self.survey.input, budget)
-        aim, fastest = limit, (known.ms, known.ms)
+        aim, dense, fastest = limit, known.ms, (known.ms, known.ms)
         best: Plan | None = None
         tried: Plan | None = None
-        for i in range(PLANS):
-            try:
-                plan = known.plan(replace(budget, latency_ms=aim))
-            except InputError:
-                if i:
+        with opened(self.net, self.survey.input, budget) as run_dense:
+            for i in range(PLANS):
+                try:
+                    plan = known.plan(replace(budget, latency_ms=aim))
+                except InputError:
+                    if i:
+                        break
+                    raise
+                if tried is not None and plan.steps == tried.steps:  # none lies between
                     break
-                raise
-            if tried is not None and plan.steps == tried.steps:  # none lies between
-                break
-            tried = plan
-            say(f"measuring plan {i + 1} on {budget.engine}")
-            light = replace_(copy.deepcopy(self.net).eval(), {step.path: step.kind for step in plan.steps})
-            dense, ms = network_times(run_dense, opened(light, self.survey.input, budget))
-            fastest = min(fastest, (ms, dense))
-            if ms <= limit and (best is None or plan.error < best.error):
-                best = replace(plan, ms=(dense, ms))
-            if NEAR * limit <= ms <= limit or not plan.steps:
-                break
-            # in shares of the original's time: the machine may be faster now than when layers were timed
-            predicted = plan.ms[1] if plan.ms else known.ms
-            kept = min(4.0, max(0.25, (1 - ms / dense) / max(1 - predicted / known.ms, 1e-9)))
-            aim = known.ms * (1 - (1 - (1 + NEAR) / 2 * limit / dense) / kept)
-            aim = max(aim if ms <= limit else min(aim, (1 - 1e-9) * predicted), (1 + 1e-9) * least, 1e-9)
+                tried = plan
+                say(f"measuring plan {i + 1} on {budget.engine}")
+                light = replace_(copy.deepcopy(self.net).eval(), {step.path: step.kind for step in plan.steps})
+                with opened(light, self.survey.input, budget) as run_light:
+                    dense, ms = network_times(run_dense, run_light, usual=dense)
+                fastest = min(fastest, (ms, dense))
+                if ms <= limit and (best is None or plan.error < best.error):
+                    best = replace(plan, ms=(dense, ms))
+                if NEAR * limit <= ms <= limit or not plan.steps:
+                    break
+                promised = 1.0 if plan.ms is None else plan.ms[1] / known.ms
+                aim = max(known.ms * _next(promised, ms / dense, limit / dense), (1 + 1e-9) * least, 1e-9)
         if best is None:
             raise InputError(
                 f"No plan was measured to take {limit:.3g} ms: the fastest took {fastest[0]:.3g}, the original "
@@ -205,6 +204,16 @@ class Study:
         least = whole - sum(each[0] - min(each) for each in costs)
         reached = [share for share in sorted(shares, reverse=True) if share * whole >= least]
         return tuple(self.plan(Budget(share) if of == "macs" else Budget(params=share)) for share in reached)
+
+
+def _next(promised: float, found: float, limit: float) -> float:
+    """What the next plan is to promise, when one promised so much and was measured to take so much.
+
+    All in shares of what the original takes at the time: the machine may be faster then, or slower.
+    """
+    kept = min(4.0, max(0.25, (1 - found) / max(1 - promised, 1e-9)))  # of what was to be saved
+    aim = 1 - (1 - (1 + NEAR) / 2 * limit) / kept
+    return aim if found <= limit else min(aim, (1 - 1e-9) * promised)
 
 
 def study(
