@@ -83,8 +83,10 @@ def _fitted(known: Study, plan: Plan, log: Log) -> nn.Module:
         kinds = {step.path: step.kind for step in plan.steps}
         once = {path: kinds.get(path) for path, layer in known.survey.layers.items() if len(layer.calls) == 1}
         images = known.sample.images
-        hand_back_freed_memory()  # a refit has the maps of all images in memory at once
-        with freed_memory_kept() if images.numel() < KEPT else nullcontext():
+        few = images.numel() < KEPT
+        if not few:
+            hand_back_freed_memory()  # a refit has the maps of all images in memory at once
+        with freed_memory_kept() if few else nullcontext():
             log.stage("refit", light, lambda: refit_(light, original, once, seen, known.mixes, images))
             log.stage("batch norms", light, lambda: restate_norms_(light, images))
     return light

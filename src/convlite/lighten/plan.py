@@ -139,7 +139,8 @@ class Plan:
             network).
         bound: no choice among all kinds and ranks that were tried has a smaller predicted `error` within the
             budget: proven.
-        ms: predicted milliseconds for one batch before and after, where the budget limits them.
+        ms: milliseconds for one batch before and after, where the budget limits them: predicted from those of
+            layers, or, of a plan for a latency that was measured whole, those of the two networks in turn.
     """
 
     steps: tuple[Step, ...]
