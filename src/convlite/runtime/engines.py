@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import os
 import re
@@ -241,11 +242,21 @@ def _said(engine: str, path: Path, errors: Any, given: tuple[int, ...] | None = 
         raise InputError(f"{engine} can't run {what}: {reason}") from error
 
 
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's, one for the whole process, which ends with it.
+
+    On processors with AMX each gives its thread a stack for signals and, at its end, puts back the one it found. Of
+    two that end in the order they were made in, the second puts back the first's, which is gone: the next Ctrl-C
+    would crash the process.
+    """
+    return need("openvino", "ship").Core()
+
+
 def _openvino(path: Path, precision: str, threads: int) -> Run:
-    openvino = need("openvino", "ship")
+    openvino, core = need("openvino", "ship"), _core()
     kind = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]  # int8: of what is not quantised
     how = {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    core = openvino.Core()
 
     def ready_for(shape: Shape | None) -> Any:
         model = core.read_model(path)
