@@ -1,7 +1,7 @@
 """Convolutions that learn on processors: those of small groups in the compiled kernels, forward and backward.
 
-Torch is slow for groups of a few channels, for several channels out of each channel in, and for what large
-depthwise kernels learn; and strided 1×1 convolutions of few channels are not safe in it.
+Torch is slow for groups of a few channels, for several channels out of each channel in, for what large depthwise
+kernels learn, and for many channels of small maps; and strided 1×1 convolutions of few channels are not safe in it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import RunError
 from .build import library, why_not
 from .fused import Part, prepared, why_not_fused
+from .product import Product, cast, has_many, is_small
 from .step import Pair, Step, run
 
 VECTOR = 16  # fp32 numbers of the widest vectors
@@ -27,20 +29,28 @@ VECTOR = 16  # fp32 numbers of the widest vectors
 
 @contextmanager
 def convolutions(
-    net: nn.Module, say: Callable[[str], object] = lambda text: None, *, compiled: bool = True
+    net: nn.Module,
+    say: Callable[[str], object] = lambda text: None,
+    *,
+    compiled: bool = True,
+    products: bool = True,
 ) -> Iterator[None]:
     """Meanwhile the network's convolutions of small groups run in the kernels, if it has any and there can be any.
 
-    Whoever calls them, also anew in a backward pass: layers need not know. Strided 1×1 ones of few channels run so
-    that they are safe, with the kernels or without: see `conv2d`.
+    Whoever calls them, also anew in a backward pass: layers need not know. Those of many channels and small maps
+    are products of matrices. Strided 1×1 ones of few channels run so that they are safe, with the kernels or
+    without: see `conv2d`.
 
     Arguments:
         say: told what is done.
         compiled: whether the kernels may run; they are for fp32.
+        products: whether products may take the place of convolutions; `torch.compile` can't see through them.
     """
     every = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     layers = [layer for layer in every if layer.weight.device.type == "cpu"]
     taken = [layer for layer in layers if _unsafe(layer.weight, layer.stride, layer.groups)]
+    if products:
+        taken += [layer for layer in layers if has_many(layer.weight, layer.groups)]
     gaining = [layer for layer in layers if compiled and _gains(layer.weight, layer.groups)]
     if gaining:
         say("kernels: convolutions of small groups run in convlite's own, compiled at their first use (some 15 s)")
@@ -49,7 +59,7 @@ def convolutions(
         else:
             say(f"kernels: they run in torch: {fault}")
             compiled = False
-    mode = _Convolutions(compiled)
+    mode = _Convolutions(compiled, products)
     hooks = [layer.register_forward_pre_hook(mode.begin, prepend=True) for layer in taken]
     hooks += [layer.register_forward_hook(mode.end, always_call=True) for layer in taken]
     try:
@@ -67,9 +77,9 @@ class _Convolutions(TorchFunctionMode):
     For no longer: a mode around a whole step would be gone in its backward pass, where layers may run again.
     """
 
-    def __init__(self, compiled: bool) -> None:
+    def __init__(self, compiled: bool, products: bool) -> None:
         super().__init__()
-        self._compiled = compiled
+        self._conv2d = partial(conv2d, compiled=compiled, products=products)
         self.depth = 0
 
     def begin(self, *_: object) -> None:
@@ -88,7 +98,7 @@ class _Convolutions(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is F.conv2d:
-            return conv2d(*args, **(kwargs or {}), compiled=self._compiled)
+            return self._conv2d(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -102,6 +112,7 @@ def conv2d(
     groups: int = 1,
     *,
     compiled: bool = True,
+    products: bool = True,
 ) -> Tensor:
     """As `torch.nn.functional.conv2d`, to rounding, with its gradient; (N, C, H, W) -> (N, M, H', W').
 
@@ -109,17 +120,20 @@ def conv2d(
     weights, where channels are last and fill no vector, it writes past its memory. The process crashes, hangs, or
     learns what is wrong (https://github.com/uxlfoundation/oneDNN/issues/6035).
 
-    What the kernels are not for goes to torch: other devices and types, dense convolutions, depthwise ones of 3×3
-    and less, groups of more than GROUP channels, and what strided ones say of images; and what is no convolution,
-    for torch to say so.
+    What the kernels are not for goes to torch: other devices and types, dense convolutions but those of many
+    channels and small maps, depthwise ones of 3×3 and less, groups of more than GROUP channels, and what strided
+    ones say of images; and what is no convolution, for torch to say so.
 
     Arguments:
         compiled: whether the kernels may run.
+        products: whether a product of matrices may.
     """
-    if compiled and not isinstance(padding, str) and _gains(weight, groups):
-        part = Part(weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
-        if _takes(part, input):
+    if not isinstance(padding, str):
+        how = _pair(stride), _pair(padding), _pair(dilation)
+        if compiled and _gains(weight, groups) and _takes(part := Part(weight, bias, *how, groups), input):
             return _Convolution.apply(input, weight, bias, part)
+        if products and has_many(weight, groups) and is_small(input, weight, bias, *how):
+            return Product.apply(*cast(input, weight, bias), *how)
     if padding in (0, (0,), (0, 0)) and input.dim() == 4 and _unsafe(weight, stride, groups):
         down, right = _pair(stride)
         input, stride = input[..., ::down, ::right], 1

@@ -87,7 +87,8 @@ class Machine:
 
     def convolutions(self, model: nn.Module, say: Callable[[str], object]) -> AbstractContextManager[object]:
         """Meanwhile convlite's own kernels do what they do faster, and what is not safe in torch runs otherwise."""
-        return convolutions(model, say, compiled=self.how.precision == "fp32" and not self.how.compile)
+        eager = not self.how.compile
+        return convolutions(model, say, compiled=eager and self.how.precision == "fp32", products=eager)
 
     @contextmanager
     def recomputing(self, model: nn.Module) -> Iterator[None]:
