@@ -1,4 +1,4 @@
-"""Convolutions of many channels and small maps, as products of matrices, give what torch's give and learn the same."""
+"""Convolutions of small maps, as products of matrices, give what torch's give and learn the same."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_they_learn_what_float64_does(case, dtype):
     exact = [tensor.double() for tensor in tensors]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(product, "WEIGHTS", 1)
-        patch.setattr(product, "PIXELS", dict.fromkeys(product.PIXELS, 10**6))
+        patch.setattr(product, "_most", lambda dtype: 10**6)
         given = torch.randn_like(F.conv2d(*tensors, *how))
         found = learnt(conv2d, tensors, how, given)
     sizes = learnt(F.conv2d, [tensor.abs() for tensor in exact], how, given.double().abs())
@@ -46,8 +46,9 @@ def test_they_learn_what_float64_does(case, dtype):
 
 
 def test_only_what_they_are_for_are_products(monkeypatch):
-    def is_product(c=256, size=2, dtype=torch.bfloat16, groups=1, kernel=3, autocast=False, **how):
+    def is_product(c=256, size=2, dtype=torch.bfloat16, groups=1, kernel=3, autocast=False, amx=True, **how):
         seen = []
+        monkeypatch.setattr(product, "has", lambda feature: amx and feature == "amx_bf16")
         apply = trained.Product.apply
         monkeypatch.setattr(trained.Product, "apply", lambda *given: seen.append(given) or apply(*given))
         x, weight = torch.randn(1, c, size, size, dtype=dtype), torch.randn(256, c // groups, kernel, kernel)
@@ -60,6 +61,7 @@ def test_only_what_they_are_for_are_products(monkeypatch):
     assert is_product() and is_product(size=4) and is_product(size=2, dtype=torch.float32)
     assert is_product(size=8, stride=2) and is_product(size=4, dtype=torch.float32, autocast=True)
     assert not is_product(size=5) and not is_product(size=4, dtype=torch.float32), "oneDNN is as fast"
+    assert not is_product(amx=False) and is_product(amx=False, dtype=torch.float32)
     assert not is_product(c=64) and not is_product(groups=2) and not is_product(kernel=1)
     assert not is_product(dtype=torch.float64) and not is_product(products=False)
 
@@ -78,7 +80,9 @@ def test_what_is_no_convolution_is_refused_as_by_torch(wrong):
     assert refused(conv2d) == refused(F.conv2d)
 
 
-def test_a_network_learns_the_same_with_them():
+def test_a_network_learns_the_same_with_them(monkeypatch):
+    monkeypatch.setattr(product, "has", lambda feature: True)
+
     def gradients(dtype, products):
         net = nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1))
         net.load_state_dict(plain.state_dict())

@@ -98,7 +98,7 @@ def refuse(out):
     ],
 )
 def test_the_original_answers_in_half_precision_where_that_is_fast_and_right(monkeypatch, then, has, half):
-    monkeypatch.setattr(distil, "_has_bf16", lambda: has)
+    monkeypatch.setattr(distil, "has", lambda feature: has)
     original, images = Asked(then).eval(), torch.randn(128, 3, 8, 8)
     known, light = answers(original, images), Asked(refuse)
     nn.init.zeros_(light.net[-1].weight)

@@ -4,6 +4,7 @@ from .build import why_not
 from .fused import GROUP, FusedConv2d, Part, why_not_fused
 from .graphs import Recorded, Work
 from .memory import Pool
+from .processor import has
 from .step import Step, pool, run
 from .trained import conv2d, convolutions
 
@@ -17,6 +18,7 @@ __all__ = [
     "Work",
     "conv2d",
     "convolutions",
+    "has",
     "pool",
     "run",
     "why_not",

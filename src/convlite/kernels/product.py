@@ -1,4 +1,7 @@
-"""Convolutions of small maps as products of matrices: oneDNN takes two to four times as long for them in bf16."""
+"""Convolutions of small maps as products of matrices: torch's take up to four times as long for them in bf16.
+
+So it is where the processor has AMX; elsewhere, and in fp32, less is gained, and that only of the smallest maps.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .processor import has
 from .step import Pair
 
 WEIGHTS = 2**16  # of each kernel position, at least
-PIXELS = {torch.bfloat16: 16, torch.float32: 4}  # of an output map, at most: where oneDNN is slower
+PIXELS = {torch.bfloat16: 16, torch.float32: 4}  # of an output map, at most: where torch's are slower
 
 
 def has_many(weight: Tensor, groups: int) -> bool:
@@ -32,7 +36,7 @@ def is_small(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddi
     if (bias is not None and bias.shape != weight.shape[:1]) or min(*stride, *dilation) < 1 or min(padding) < 0:
         return False
     height, width = _size(x, weight, stride, padding, dilation)
-    return min(height, width) > 0 and height * width <= PIXELS.get(cast(x)[0].dtype, 0)
+    return min(height, width) > 0 and height * width <= _most(cast(x)[0].dtype)
 
 
 def cast(*given: Any) -> tuple[Any, ...]:
@@ -103,6 +107,11 @@ def _patches(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: P
         (image, row * over, pixel * across, row * dilation[0], pixel * dilation[1], channel),
     )
     return seen.reshape(-1, kh * kw * x.shape[1])
+
+
+def _most(dtype: torch.dtype) -> int:
+    """Pixels of an output map that is small."""
+    return 0 if dtype == torch.bfloat16 and not has("amx_bf16") else PIXELS.get(dtype, 0)
 
 
 def _size(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> tuple[int, int]:

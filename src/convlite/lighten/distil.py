@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RunError
-from ..kernels import Recorded, Work, convolutions
+from ..kernels import Recorded, Work, convolutions, has
 from ..train.allocator import freed_memory_kept
 from .answers import BATCH, Answers, float_outputs
 from .around import hooked
@@ -141,7 +141,7 @@ def rate_for(error: float, steps: int) -> float:
 def _precision(original: nn.Module, known: Answers) -> Callable[[], AbstractContextManager[Any]]:
     """What the original answers in: bf16 where that is fast and its answers stay the same, else as it is."""
     some = known.first(BATCH)
-    if some.images.device.type != "cpu" or some.images.dtype != torch.float32 or not _has_bf16():
+    if some.images.device.type != "cpu" or some.images.dtype != torch.float32 or not has("avx512_bf16"):
         return nullcontext
     half = partial(torch.autocast, "cpu", torch.bfloat16)
     try:
@@ -149,12 +149,6 @@ def _precision(original: nn.Module, known: Answers) -> Callable[[], AbstractCont
             return half if some.error(original) < NEAR else nullcontext
     except (AssertionError, RuntimeError, TypeError, ValueError):  # of a network that does types by itself
         return nullcontext
-
-
-def _has_bf16() -> bool:
-    """Whether the processor multiplies in bf16; without, torch imitates that, slowly."""
-    asked: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(asked().get("avx512_bf16", False))
 
 
 def blocks_of(replaced: Sequence[str]) -> list[str]:
