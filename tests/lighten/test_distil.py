@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from convlite.kernels import trained
 from convlite.lighten import distil
 from convlite.lighten.answers import answers
 from convlite.lighten.descent import SCHEDULE, Descent
@@ -106,6 +107,17 @@ def test_the_original_answers_in_half_precision_where_that_is_fast_and_right(mon
     distil_(light, original, known, epochs=40, blocks=["net.2"])
     assert original.half[-1] is half  # of the last step
     assert known.error(light) < 0.5 * before and all(p.dtype == torch.float32 for p in light.parameters())
+
+
+def test_layers_of_small_maps_are_products_in_the_original_and_the_light_network(monkeypatch):
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.Flatten(), nn.Linear(1024, 5)).eval()
+    images, taught, apply = torch.randn(128, 256, 2, 2), [], trained.Product.apply
+    monkeypatch.setattr(trained.Product, "apply", lambda *given: taught.append(given) or apply(*given))
+    monkeypatch.setattr(distil, "has", lambda feature: False)
+    light = copy.deepcopy(original)
+    distil_(light, original, answers(original, images), epochs=1, blocks=[])
+    assert len(taught) == 1 + 2 * 2, "a look at the original, then two steps of both"
 
 
 def test_kernels_learn_by_muon_and_the_rest_by_adamw():

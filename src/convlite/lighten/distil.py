@@ -80,7 +80,13 @@ def distil_(
         if isinstance(module, STILL):
             module.eval()
     theirs, ours = Watched(original, blocks), Watched(light, blocks)
-    with freed_memory_kept(), hooked(theirs.hooks), hooked(ours.hooks), convolutions(light, say):
+    with (
+        freed_memory_kept(),
+        hooked(theirs.hooks),
+        hooked(ours.hooks),
+        convolutions(original, compiled=False),
+        convolutions(light, say),
+    ):
         with torch.no_grad():
             original(images[:BATCH])
         spreads = [_spread(out) for out in theirs.taken()]

@@ -1,9 +1,9 @@
-"""A step's work on convolutions of small groups: torch's own beside convlite's kernels, forward and backward.
+"""A step's work on convolutions of small groups, and on those of small maps: torch's own beside convlite's.
 
-    python benchmarks/grouped_training.py
+    python benchmarks/training_layers.py
 
 Each row is one layer with channels last, timed in turn in one run: the output, then what is learnt of images and
-weights. The last row is a whole ResNet-20 whose 3×3 layers are sliced low rank ones (groups, then 1×1).
+weights. Whole networks last: a ResNet-20 whose 3×3 layers are sliced low rank ones (groups, then 1×1), a VGG-16.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,9 @@ LAYERS = [  # N, C, M, H=W, K, groups
     (128, 16, 32, 32, 3, 16),
     (8, 64, 64, 56, 5, 64),
     (8, 64, 64, 56, 7, 64),
+    (128, 256, 512, 4, 3, 1),
+    (128, 512, 512, 4, 3, 1),
+    (128, 512, 512, 2, 3, 1),
 ]
 
 
@@ -36,12 +39,19 @@ def main() -> None:
     print(f"{'layer':<40} {'torch ms':>16} {'ours ms':>16} {'ratio':>7}")
     for n, c, m, size, k, groups in LAYERS:
         layer = nn.Conv2d(c, m, k, padding=k // 2, groups=groups, bias=False)
-        row(f"{n}×{c}×{size}×{size} to {m}, {k}×{k}, {groups} groups", layer, torch.randn(n, c, size, size))
+        name, x = f"{n}×{c}×{size}×{size} to {m}, {k}×{k}", torch.randn(n, c, size, size)
+        if groups > 1:
+            row(f"{name}, {groups} groups", layer, x)
+        else:
+            row(name, layer, x)
+            row(f"{name}, bf16", layer, x, bf16=True)
     light = cl.create("resnet20", num_classes=10, conv=cl.kinds.LowRank(rank=16, slices=8))
     row("128×3×32×32, resnet20 of LowRank(16, 8)", light, torch.randn(128, 3, 32, 32))
+    vgg = cl.create("vgg16_bn", num_classes=10, hidden=[])
+    row("128×3×32×32, vgg16_bn, bf16", vgg, torch.randn(128, 3, 32, 32), bf16=True)
 
 
-def row(name: str, net: nn.Module, x: Tensor) -> None:
+def row(name: str, net: nn.Module, x: Tensor, *, bf16: bool = False) -> None:
     """A line of the table."""
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = x.to(memory_format=torch.channels_last).requires_grad_()
@@ -49,7 +59,9 @@ def row(name: str, net: nn.Module, x: Tensor) -> None:
     def step(*, ours: bool) -> Callable[[], object]:
         def run() -> None:
             with convolutions(net) if ours else nullcontext():
-                net(x).square().sum().backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    y = net(x)
+                y.float().square().sum().backward()
 
         return run
 
