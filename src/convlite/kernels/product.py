@@ -21,30 +21,31 @@ PIXELS = {torch.bfloat16: 16, torch.float32: 4}  # of an output map, at most: wh
 
 def has_many(weight: Tensor, groups: int) -> bool:
     """Whether a convolution has as many weights as this is for."""
-    return (
-        weight.dim() == 4 and groups == 1 and weight.shape[2:].numel() > 1 and weight[..., 0, 0].numel() >= WEIGHTS
-    )
+    many = weight.dim() == 4 and weight.shape[:2].numel() >= WEIGHTS
+    return many and groups == 1 and weight.shape[2:].numel() > 1
 
 
 def is_small(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> bool:
     """Whether these are on a processor, of the right types, and the map that the convolution gives is small."""
     given = [x, weight] if bias is None else [x, weight, bias]
-    if any(each.device.type != "cpu" for each in given) or len({each.dtype for each in cast(*given)}) > 1:
+    if any(each.device.type != "cpu" or _type(each) != _type(x) for each in given):
         return False
     if x.dim() != 4 or x.numel() == 0 or x.shape[1] != weight.shape[1]:
         return False
     if (bias is not None and bias.shape != weight.shape[:1]) or min(*stride, *dilation) < 1 or min(padding) < 0:
         return False
     height, width = _size(x, weight, stride, padding, dilation)
-    return min(height, width) > 0 and height * width <= _most(cast(x)[0].dtype)
+    return min(height, width) > 0 and height * width <= _most(_type(x))
 
 
-def cast(*given: Any) -> tuple[Any, ...]:
-    """What autocast, where it is on, makes of tensors before a convolution."""
-    if not torch.is_autocast_enabled("cpu"):
-        return given
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(each if each is None or each.dtype == torch.float64 else each.to(dtype) for each in given)
+def cast(tensor: Tensor) -> Tensor:
+    """As autocast, where it is on, has it in a convolution."""
+    return tensor.to(_type(tensor))
+
+
+def _type(tensor: Tensor) -> torch.dtype:
+    autocast = torch.is_autocast_enabled("cpu") and tensor.is_floating_point() and tensor.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if autocast else tensor.dtype
 
 
 class Product(torch.autograd.Function):

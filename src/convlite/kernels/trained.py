@@ -133,7 +133,7 @@ def conv2d(
         if compiled and _gains(weight, groups) and _takes(part := Part(weight, bias, *how, groups), input):
             return _Convolution.apply(input, weight, bias, part)
         if products and has_many(weight, groups) and is_small(input, weight, bias, *how):
-            return Product.apply(*cast(input, weight, bias), *how)
+            return Product.apply(cast(input), cast(weight), None if bias is None else cast(bias), *how)
     if padding in (0, (0,), (0, 0)) and input.dim() == 4 and _unsafe(weight, stride, groups):
         down, right = _pair(stride)
         input, stride = input[..., ::down, ::right], 1
