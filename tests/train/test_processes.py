@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from bars import data, network
-from runs import CPU, RECIPE, Wide, measure, plain, start, together, unnormed
+from forked import CPU, RECIPE, Wide, measure, plain, start, together, unnormed
 
 from convlite.models import saved
 from convlite.train import checkpoint, evaluate, train

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bars import bars, network
+from forked import CPU, RECIPE, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import CPU, RECIPE, start
 
 from convlite.data import Data
 from convlite.errors import InputError

@@ -20,7 +20,7 @@ RECIPE = Recipe(epochs=3, batch_size=20, rate=0.1, shift=1, average=0.9, optimis
 CPU = Compute("cpu" if torch.accelerator.is_available() else None)  # without a GPU, both mean the same
 PROCESSES = multiprocessing.get_context("forkserver")
 # With what torch itself imports at its first step.
-PROCESSES.set_forkserver_preload(["accelerate", "torch._dynamo", "convlite.train", "bars", "runs"])
+PROCESSES.set_forkserver_preload(["accelerate", "torch._dynamo", "convlite.train", "bars", "forked"])
 
 
 def job(folder, recipe=RECIPE, env=None, limit=None, steps=1, network=network, stop=None):
