@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 
+@functools.cache
 def has(feature: str) -> bool:
     """Whether it has one, by its name in `torch.cpu.get_capabilities`: "avx512_bf16", "amx_bf16".
 
